@@ -47,7 +47,7 @@ func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 	return &models.DatarFleet{
 		Recorded: &f.Recorded, Stored: &f.Stored, Pending: &f.Pending, Dropped: f.Dropped, Lost: f.Lost, Balanced: &f.Balanced,
 		Unbalanced: mapAll(insight.Imbalances(f), func(i *insight.Imbalance) *models.DatarFleetImbalance {
-			return &models.DatarFleetImbalance{Server: &i.Server, Kind: new(string(i.Kind)), Count: &i.Count, Text: &i.Text}
+			return &models.DatarFleetImbalance{Server: &i.Server, Kind: new(string(i.Kind)), Count: &i.Count, Text: new(i.Text.String())}
 		}),
 		Servers: mapAll(f.Servers, func(s *datar.FleetServer) *models.DatarFleetServer {
 			return &models.DatarFleetServer{

@@ -1,8 +1,7 @@
 package insight
 
 import (
-	"fmt"
-
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
@@ -28,7 +27,7 @@ type Imbalance struct {
 	// Count is the number of evaluations.
 	Count int64
 	// Text describes the difference and its likely cause.
-	Text string
+	Text catalog.Message
 }
 
 // Imbalances returns why a fleet is not balanced, in the order of its servers. It returns none for a
@@ -37,22 +36,18 @@ func Imbalances(f *datar.Fleet) []Imbalance {
 	var list []Imbalance
 	for i := range f.Servers {
 		s := &f.Servers[i]
+		add := func(kind ImbalanceKind, n int64) {
+			list = append(list, Imbalance{s.Name, kind, n, catalog.Say("api.imbalance."+string(kind), "server", catalog.Name(s.Name), "n", n)})
+		}
 		if s.Lost > 0 {
-			list = append(list, Imbalance{s.Name, ImbalanceLost, s.Lost, fmt.Sprintf("%s was killed while %s waited for a flush, and no journal recovered them. "+
-				"Probably its counts were only in memory, or the files of its journal were gone after the restart: see FLAGR_RECORDER_DATAR_JOURNAL_DIR.", s.Name, evaluations(s.Lost))})
+			add(ImbalanceLost, s.Lost)
 		}
 		switch missing := s.Missing(); {
 		case missing > 0:
-			list = append(list, Imbalance{s.Name, ImbalanceMissing, missing, fmt.Sprintf("%s recorded %s more than it has stored, dropped or pending. %s",
-				s.Name, evaluations(missing), changedByHand)})
+			add(ImbalanceMissing, missing)
 		case missing < 0:
-			list = append(list, Imbalance{s.Name, ImbalanceSurplus, -missing, fmt.Sprintf("%s has stored, dropped or pending %s more than it recorded. %s",
-				s.Name, evaluations(-missing), changedByHand)})
+			add(ImbalanceSurplus, -missing)
 		}
 	}
 	return list
 }
-
-// changedByHand is the likely cause of statistics that contradict each other: a server writes all of
-// them at once.
-const changedByHand = "Servers write these numbers together, so a row of datar_servers was probably changed or restored by something else."

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
@@ -31,18 +32,18 @@ func TestImbalances(t *testing.T) {
 	}{
 		"none":              {nil, nil},
 		"balanced":          {[]datar.ServerRecord{dropping}, nil},
-		"missing":           {[]datar.ServerRecord{run("a", "1", time.Minute, 10, 6, 3)}, []insight.Imbalance{{"a", insight.ImbalanceMissing, 1, "a recorded 1 evaluation more than it has stored"}}},
-		"surplus":           {[]datar.ServerRecord{run("a", "1", time.Minute, 10, 9, 3)}, []insight.Imbalance{{"a", insight.ImbalanceSurplus, 2, "a has stored, dropped or pending 2 evaluations more than it recorded"}}},
-		"killed":            {killed, []insight.Imbalance{{"a", insight.ImbalanceLost, 4, "a was killed while 4 evaluations waited"}}},
+		"missing":           {[]datar.ServerRecord{run("a", "1", time.Minute, 10, 6, 3)}, []insight.Imbalance{{"a", insight.ImbalanceMissing, 1, catalog.Literal("a recorded 1 evaluation more than it has stored")}}},
+		"surplus":           {[]datar.ServerRecord{run("a", "1", time.Minute, 10, 9, 3)}, []insight.Imbalance{{"a", insight.ImbalanceSurplus, 2, catalog.Literal("a has stored, dropped or pending 2 evaluations more than it recorded")}}},
+		"killed":            {killed, []insight.Imbalance{{"a", insight.ImbalanceLost, 4, catalog.Literal("a was killed while 4 evaluations waited")}}},
 		"killed, adopted":   {adopted, nil},
-		"killed, some kept": {adopting, []insight.Imbalance{{"a", insight.ImbalanceLost, 1, "FLAGR_RECORDER_DATAR_JOURNAL_DIR"}}},
+		"killed, some kept": {adopting, []insight.Imbalance{{"a", insight.ImbalanceLost, 1, catalog.Literal("FLAGR_RECORDER_DATAR_JOURNAL_DIR")}}},
 		"two that cancel out": {[]datar.ServerRecord{run("a", "1", time.Minute, 10, 6, 3), run("b", "2", time.Minute, 10, 11, 0)},
-			[]insight.Imbalance{{"a", insight.ImbalanceMissing, 1, "datar_servers"}, {"b", insight.ImbalanceSurplus, 1, "datar_servers"}}},
+			[]insight.Imbalance{{"a", insight.ImbalanceMissing, 1, catalog.Literal("datar_servers")}, {"b", insight.ImbalanceSurplus, 1, catalog.Literal("datar_servers")}}},
 	} {
 		fleet := datar.FleetOf(test.records, now)
 		got := insight.Imbalances(fleet)
 		same := slices.EqualFunc(got, test.want, func(g, w insight.Imbalance) bool {
-			return g.Server == w.Server && g.Kind == w.Kind && g.Count == w.Count && strings.Contains(g.Text, w.Text)
+			return g.Server == w.Server && g.Kind == w.Kind && g.Count == w.Count && strings.Contains(g.Text.String(), w.Text.String())
 		})
 		if !same || fleet.Balanced != (len(test.want) == 0) {
 			t.Errorf("%s: balanced %t: got %+v, want %+v", name, fleet.Balanced, got, test.want)

@@ -47,6 +47,8 @@ type figures struct {
 	none bool
 	// missing is how many of the evaluations of each server are neither stored nor waiting nor lost.
 	missing int64
+	// ahead is how far the clock of one server is ahead.
+	ahead time.Duration
 	// rollout is what a rollout is, if it is not nil.
 	rollout *insight.Rollout
 	// advice is what to do about each flag, if it is set.
@@ -255,7 +257,7 @@ func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
 	record := func(name string, kind datar.ServerKind, at time.Time) datar.ServerRecord {
 		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100 + f.missing, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
 	}
-	all := []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}
+	all := []datar.ServerRecord{record("flagr-0", datar.KindServer, f.m.now.Add(f.ahead)), record("edge-berlin", datar.KindEdge, f.m.now.AddDate(0, 0, -6))}
 	for i := range f.servers {
 		all = append(all, record(fmt.Sprintf("pod-%d", i), datar.KindServer, f.m.now))
 	}

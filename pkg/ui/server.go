@@ -28,7 +28,7 @@ type serverData struct {
 	Servers          []serverRow
 	Holes            []holeRow
 	MoreHoles        int
-	Imbalances       []insight.Imbalance // why the statistics do not balance
+	Imbalances       []template.HTML // why the statistics do not balance
 	Settings         []Setting
 	MoreServers      int
 	Curl, SQL        string
@@ -169,7 +169,9 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 	}
 	if !sum.isEven() || !fleet.Balanced {
 		name = "server.answer.wrong"
-		d.Imbalances = insight.Imbalances(fleet)
+		for _, one := range insight.Imbalances(fleet) {
+			d.Imbalances = append(d.Imbalances, u.text.say(one.Text.Name, one.Text.Args...))
+		}
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
 	if board := u.boardNow(r.Context()); board != nil {
@@ -223,7 +225,11 @@ func (u *UI) fleetRow(p *page, s *datar.FleetServer, b balance) serverRow {
 		row.Heard = u.text.say("server.ended", "ago", p.Ago(s.LastHeard))
 	case datar.StateSilent:
 		row.Silent = true
-		row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
+		if ahead := s.LastHeard.Sub(p.Now); ahead > 0 {
+			row.Heard = u.text.say("server.silent.ahead", "span", catalog.Span(ahead))
+		} else {
+			row.Heard = u.text.say("server.silent", "ago", p.Ago(s.LastHeard))
+		}
 	}
 	return row
 }

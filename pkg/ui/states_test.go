@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -45,6 +46,18 @@ func TestServersThatDoNotBalance(t *testing.T) {
 	checkPage(t, f, "/ui/server", a)
 	if got := text(a.root); !strings.Contains(got, "The statistics do not balance: 2 of 206 evaluations are listed as lost.") ||
 		!strings.Contains(got, "recorded 3 evaluations more than it has stored, dropped or pending. ") {
+		t.Errorf("the page is\n%s", got)
+	}
+}
+
+// TestAServerWhoseClockIsAhead: it is silent although its last report is not in the past.
+func TestAServerWhoseClockIsAhead(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.ahead = 3 * time.Hour
+	a := f.ask(t, http.MethodGet, "/ui/server", nil)
+	checkPage(t, f, "/ui/server", a)
+	if got := text(a.root); !strings.Contains(got, "Silent, its clock is or was 3 hours ahead of the clock of this server") || strings.Contains(got, "Silent, last report now") {
 		t.Errorf("the page is\n%s", got)
 	}
 }
