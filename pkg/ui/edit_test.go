@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -282,6 +285,68 @@ func TestTwoBrowsersEditOneFlag(t *testing.T) {
 	}
 }
 
+// TestMineWithPartsThatTheyRemoved: parts that another user removed are added again with the choice of mine.
+func TestMineWithPartsThatTheyRemoved(t *testing.T) {
+	t.Parallel()
+	for removed, want := range map[string]string{
+		"remove-segment.0":      "New segment 1, “Adults in France”.",
+		"remove-constraint.0.0": `New constraint of segment 1, “Adults in France”: country EQ "FR".`,
+		"remove-variant.0":      "New variant blue.",
+	} {
+		f := setup(t)
+		mine := f.form(t)
+		theirs := fields(t, f.press(t, f.form(t), removed), "edit")
+		if removed == "remove-variant.0" {
+			theirs.Set("s.0.d.0", "100")
+		}
+		if a := f.press(t, theirs, "save"); a.status != http.StatusSeeOther {
+			t.Fatalf("%s: theirs: %d %s", removed, a.status, text(a.root))
+		}
+		mine.Set("s.0.rollout", "10")
+		conflict := f.press(t, mine, "save")
+		if again := fields(t, conflict, "edit"); conflict.status != http.StatusConflict || again.Get("s.0.id") != mine.Get("s.0.id") || again.Get("s.0.c.0.id") != mine.Get("s.0.c.0.id") {
+			t.Errorf("%s: mine: %d, the form is %v", removed, conflict.status, again)
+		}
+		review := f.press(t, fields(t, conflict, ""), "review")
+		if got := words(review); !slices.Contains(got, want) {
+			t.Errorf("%s: no %q in %q\n%s", removed, want, got, text(review.root))
+			continue
+		}
+		a := f.press(t, fields(t, review, ""), "save")
+		s := f.flags[1].Segments
+		if a.status != http.StatusSeeOther || len(f.flags[1].Variants) != 2 || len(s) != 2 || s[0].RolloutPercent != 10 || len(s[0].Constraints) != 2 || len(s[0].Distributions) != 2 {
+			t.Errorf("%s: after the choice: %d %+v", removed, a.status, f.flags[1])
+		}
+	}
+}
+
+// TestErrorsWithoutAField: the ID of a part is not a field that a user can change, so its error has neither a name nor a link.
+func TestErrorsWithoutAField(t *testing.T) {
+	t.Parallel()
+	for field, want := range map[string]string{
+		"s.0.id":     "Segment 99 does not belong to flag 1",
+		"v.1.id":     "Variant 99 does not belong to flag 1",
+		"s.0.c.1.id": "Constraint 99 does not belong to segment",
+		"tags":       "More than 10000 variants, segments, constraints, distributions and tags in all",
+	} {
+		f := setup(t)
+		form := f.form(t)
+		form.Set(field, "99")
+		if field == "tags" {
+			form.Set(field, strings.Repeat("a,", 10_001))
+		}
+		a := f.press(t, form, "review")
+		if page := text(a.root); !strings.Contains(page, want) || strings.Contains(page, "edit.at.") {
+			t.Errorf("%s: no %q in\n%s", field, want, page)
+		}
+		for _, m := range regexp.MustCompile(`href="#(f-[^"]*)"`).FindAllStringSubmatch(a.body, -1) {
+			if !strings.Contains(a.body, `id="`+m[1]+`"`) {
+				t.Errorf("%s: the link to %s leads nowhere", field, m[1])
+			}
+		}
+	}
+}
+
 func TestADeadDatabaseLosesNothingThatWasTyped(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -362,11 +427,8 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	}
 }
 
-// TestFlagsThatAreTooLargeToEdit: a flag with more fields than a form can have is not rendered as one.
-func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
-	t.Parallel()
-	f := setup(t)
-	flag := f.flags[f.full]
+// grow gives a flag 120 variants and segments.
+func grow(flag *entity.Flag) {
 	for i := range 120 {
 		v := entity.Variant{Key: fmt.Sprint("variant-", i)}
 		v.ID = uint(1000 + i)
@@ -375,8 +437,18 @@ func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
 		s.ID = uint(2000 + i)
 		flag.Segments = append(flag.Segments, s)
 	}
+}
+
+// TestFlagsThatAreTooLargeToEdit: a flag with more fields than a form can have is not rendered as one.
+func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	flag := f.flags[f.full]
+	grow(flag)
 	a := f.ask(t, http.MethodGet, targeting, nil)
-	if page := text(a.root); a.status != http.StatusOK || len(a.body) > 20_000 || !strings.Contains(page, "This flag has 15,") || !strings.Contains(page, "the page edits at most 10,000") {
+	checkPage(t, f, targeting, a)
+	if page := text(a.root); a.status != http.StatusOK || len(a.body) > 20_000 || !strings.Contains(page, "This flag has 15,") || !strings.Contains(page, "the page edits at most 10,000") ||
+		!strings.Contains(a.body, "/api/v1/flags/1/definition") {
 		t.Errorf("%d, %d bytes: %.2000s", a.status, len(a.body), page)
 	}
 	flag.Segments = flag.Segments[:70]
@@ -390,6 +462,36 @@ func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
 	}
 	if a := f.press(t, form, "review"); a.status != http.StatusOK {
 		t.Errorf("the form of %d fields: %d", count, a.status)
+	}
+}
+
+// TestFlagsThatAreTooLargeToShow: a read-only server has neither a form nor an operation that changes flags.
+func TestFlagsThatAreTooLargeToShow(t *testing.T) {
+	t.Parallel()
+	f := setup(t, func(o *ui.Options) { o.Store = nil })
+	grow(f.flags[f.full])
+	a := f.ask(t, http.MethodGet, targeting, nil)
+	checkPage(t, f, targeting, a)
+	if page := text(a.root); a.status != http.StatusOK || !strings.Contains(page, "the page shows at most 10,000") || strings.Contains(page, "Use the API to change") ||
+		!strings.Contains(a.body, "/api/v1/export/eval_cache/json?ids=1\"") {
+		t.Errorf("%d: %.2000s", a.status, page)
+	}
+}
+
+// TestVersionsThatAreTooLargeToRestore: no button of their form could be accepted.
+func TestVersionsThatAreTooLargeToRestore(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	small := *f.flags[f.full]
+	large := small
+	grow(&large)
+	f.record(&large, "ada@example.com")
+	f.flags[f.full] = &small
+	f.record(&small, "ada@example.com")
+	version := strconv.FormatUint(uint64(large.SnapshotID), 10)
+	a := f.ask(t, http.MethodPost, "/ui/flags/1/history", url.Values{"version": {version}})
+	if page := text(a.root); a.status != http.StatusBadRequest || len(a.body) > 20_000 || !strings.Contains(page, "The version has 15,") || !strings.Contains(page, "the page edits at most 10,000") {
+		t.Errorf("%d, %d bytes: %.2000s", a.status, len(a.body), page)
 	}
 }
 

@@ -327,7 +327,7 @@ func (s *formSegment) split() {
 // fieldError is the error of one field of the form.
 type fieldError struct{ Field, Message string }
 
-// where names a field of the form in words, or returns "" if its message needs no name.
+// where names a field of the form in words, or returns "" if it has no name, or its message needs none.
 func (c *texts) where(field string) string {
 	parts := strings.Split(field, ".")
 	var places []any
@@ -337,20 +337,25 @@ func (c *texts) where(field string) string {
 			places = append(places, name, strconv.Itoa(n+1))
 		}
 	}
-	switch last := parts[len(parts)-1]; {
-	case len(parts) == 1:
+	if len(parts) == 1 {
 		return c.plain(map[string]string{"key": "edit.key", "entity": "edit.entity", "description": "edit.description", "tags": "column.tags", "notes": "notes"}[field])
-	case parts[0] == "v" && len(parts) == 3:
-		return c.plain("edit.at.variant", append(places, "field", c.plain("edit.at."+last))...)
-	case len(parts) == 3:
-		return c.plain("edit.at.segment", append(places, "field", c.plain("edit.at."+last))...)
-	case len(parts) == 4 && parts[2] == "d":
+	}
+	if len(parts) == 4 && parts[2] == "d" {
 		return c.plain("edit.at.share", places...)
-	case len(parts) == 5:
-		return c.plain("edit.at.constraint", append(places, "field", c.plain("edit.at."+last))...)
+	}
+	last := parts[len(parts)-1]
+	part := ""
+	switch {
+	case len(parts) == 3 && parts[0] == "v" && slices.Contains([]string{"key", "attachment"}, last):
+		part = "edit.at.variant"
+	case len(parts) == 3 && parts[0] == "s" && slices.Contains([]string{"description", "rollout", "shares"}, last):
+		part = "edit.at.segment"
+	case len(parts) == 5 && slices.Contains([]string{"property", "operator", "value"}, last):
+		part = "edit.at.constraint"
 	default:
 		return ""
 	}
+	return c.plain(part, append(places, "field", c.plain("edit.at."+last))...)
 }
 
 // definition converts the form to a definition to save, and returns the errors of invalid fields.
@@ -437,10 +442,13 @@ func position(source string, offset int) (line, column int) {
 	return line, len([]rune(before[strings.LastIndexByte(before, '\n')+1:])) + 1
 }
 
-// fieldOf converts the path of a problem, such as segments[0].constraints[1].value, to the name of the field.
+// fieldOf converts the path of a problem, such as segments[0].constraints[1].value, to the name of the field. It returns
+// "" for the ID of a part, which no user can change.
 func fieldOf(path string) string {
 	replacer := strings.NewReplacer("segments[", "s.", "constraints[", "c.", "variants[", "v.", "]", "", "rolloutPercent", "rollout", "entityType", "entity")
 	switch {
+	case strings.HasSuffix(path, ".id"):
+		return ""
 	case strings.HasPrefix(path, "tags"):
 		return "tags"
 	case strings.Contains(path, ".distributions"):

@@ -307,6 +307,9 @@ func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	typed := formOf(old)
 	typed.Snapshot = f.SnapshotID
 	forgetGone(typed, f)
+	if n := typed.fields(); n > maxFormFields {
+		return entity.Invalid("%s", u.text.plain("history.fields", "n", n, "most", maxFormFields))
+	}
 	p, d := u.targetingPage(r, f, typed, stale)
 	p.Data = d
 	if len(d.Changes) == 0 {
@@ -319,8 +322,9 @@ func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// forgetGone marks parts that the flag no longer has as new.
+// forgetGone marks parts that the flag no longer has as new. It does not change lists that the form shares with another.
 func forgetGone(d *form, f *entity.Flag) {
+	d.Variants, d.Segments = slices.Clone(d.Variants), slices.Clone(d.Segments)
 	for i := range d.Variants {
 		if !slices.ContainsFunc(f.Variants, func(v entity.Variant) bool { return v.ID == d.Variants[i].ID }) {
 			d.Variants[i].ID = 0
@@ -332,6 +336,7 @@ func forgetGone(d *form, f *entity.Flag) {
 		if at < 0 {
 			s.ID = 0
 		}
+		s.Constraints = slices.Clone(s.Constraints)
 		for j := range s.Constraints {
 			if at < 0 || !slices.ContainsFunc(f.Segments[at].Constraints, func(c entity.Constraint) bool { return c.ID == s.Constraints[j].ID }) {
 				s.Constraints[j].ID = 0

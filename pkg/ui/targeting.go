@@ -116,7 +116,11 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	if n := saved.fields(); n > maxFormFields {
 		p, head := u.flagPage(r, f, "targeting")
 		head.Stale, head.Checked = stale, u.o.LastCheck()
-		p.Data = &targetingData{Head: head, Answer: u.who(f), TooLarge: u.text.say("edit.err.fields", "n", n, "most", maxFormFields)}
+		name, path := "edit.err.fields", fmt.Sprintf("flags/%d/definition", f.ID)
+		if p.ReadOnly {
+			name, path = "edit.err.fields.readonly", fmt.Sprintf("export/eval_cache/json?ids=%d", f.ID)
+		}
+		p.Data = &targetingData{Head: head, Answer: u.who(f), TooLarge: u.text.say(name, "n", n, "most", maxFormFields, "json", p.Root+"../api/v1/"+path)}
 		u.render(rw, r, http.StatusOK, "targeting.html", p)
 		return nil
 	}
@@ -226,7 +230,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	after, problems := d.Apply(base)
 	for _, problem := range problems {
 		field := fieldOf(problem.Path)
-		if !seen[field] {
+		if field == "" || !seen[field] {
 			seen[field] = true
 			errs = append(errs, fieldError{field, u.problemWords(typed, field, problem.Message)})
 		}
@@ -737,6 +741,7 @@ func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed
 		}
 		mine := *typed
 		mine.Snapshot = conflict.Current.SnapshotID
+		forgetGone(&mine, conflict.Current)
 		d.Conflict.Hidden = mine.values()
 	case errors.Is(err, entity.ErrDuplicateKey):
 		d.Errors["key"] = u.text.plain("edit.err.taken")
