@@ -103,6 +103,9 @@ function once() {
     else sent.set(event.target, event.timeStamp);
   });
   window.addEventListener("pageshow", () => sent.clear());
+  // The browser asks whether to leave the page. If the answer is no, the form was not sent. If it is yes, it asks again before
+  // a second submit.
+  window.addEventListener("beforeunload", (event) => { if (event.defaultPrevented) sent.clear(); });
 }
 
 // Shows the part of a page that asks something as a dialog over this one.
