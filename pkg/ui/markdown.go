@@ -15,11 +15,12 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
+// Notes beyond one of these limits are shown as plain text. For each mark, the parser may search all other marks, all lines
+// or all bytes of a paragraph for its counterpart. These limits bound the work for every input.
 const (
-	// maxNotes limits the notes that are formatted, in bytes; longer ones are shown as plain text.
-	maxNotes = 64 << 10
-	// maxNoteLinks limits their links. The parser reads the rest of the text for each one without an end.
-	maxNoteLinks = 1000
+	maxNotes     = 32 << 10 // bytes
+	maxNoteLines = 1000
+	maxNoteMarks = 2000 // characters that may begin or end inline markup
 )
 
 // deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The time and memory of
@@ -33,7 +34,7 @@ func markdown(notes string) template.HTML {
 		return ""
 	}
 	plain := template.HTML("<pre>" + template.HTMLEscapeString(notes) + "</pre>") //nolint:gosec // escaped
-	if len(notes) > maxNotes || strings.Count(notes, "](") > maxNoteLinks || deeplyNested.MatchString(notes) {
+	if len(notes) > maxNotes || strings.Count(notes, "\n") > maxNoteLines || marks(notes) > maxNoteMarks || deeplyNested.MatchString(notes) {
 		return plain
 	}
 	format := goldmark.New(
@@ -46,6 +47,17 @@ func markdown(notes string) template.HTML {
 		return plain
 	}
 	return template.HTML(b.String()) //nolint:gosec // goldmark escapes, and leaves raw HTML out
+}
+
+// marks returns the number of characters that may begin or end inline markup.
+func marks(notes string) (n int) {
+	for _, c := range []byte(notes) {
+		switch c {
+		case '*', '_', '~', '[', ']', '`', '<', '\\':
+			n++
+		}
+	}
+	return n
 }
 
 // imagesToLinks prevents notes from loading anything, and puts their headings below those of the page.

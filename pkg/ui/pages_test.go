@@ -196,8 +196,14 @@ func TestCostlyNotesArePlainText(t *testing.T) {
 		"numbered lists": {strings.Repeat("1. ", 20_000) + "a", true},
 		"mixed":          {strings.Repeat("> - ", 15_000) + "a", true},
 		"open links":     {strings.Repeat("[a](", 15_000), true},
+		"stars, lines":   {strings.Repeat("*a ", 10_000) + strings.Repeat("a_ ", 11_000), true},
+		"brackets":       {strings.Repeat("[", 32_000) + strings.Repeat("]", 32_000), true},
+		"tildes":         {strings.Repeat("~a*", 10_000), true},
+		"backquotes":     {strings.Repeat("\\```\n", 3000), true},
+		"code, lines":    {strings.Repeat("``\\", 600) + strings.Repeat("a\n", 14_000), true},
+		"tags":           {strings.Repeat("<a ", 10_000), true},
 		"long":           {strings.Repeat("a ", 40_000), true},
-		"a nested list":  {"- a\n  - b\n    1. c\n\n> > quote\n\n" + strings.Repeat("-", 80) + "\n\n" + strings.Repeat("- a\n", 1000), false},
+		"a nested list":  {"- a\n  - b\n    1. c\n\n> > quote\n\n" + strings.Repeat("-", 80) + "\n\n" + strings.Repeat("- a\n", 900), false},
 		"links":          {strings.Repeat("- [a](https://example.com/b)\n", 900), false},
 	} {
 		f := setup(t)
