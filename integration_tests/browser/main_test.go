@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -13,8 +14,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,15 +124,19 @@ func start(t *testing.T, env ...string) *server {
 func unused(t *testing.T) string {
 	t.Helper()
 	const tries = 200
-	for i := range tries {
-		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
-		if i >= tries/2 {
-			host = "127.0.0.1"
+	for range tries {
+		host := "127.0.0.1"
+		if goruntime.GOOS == "linux" {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
 		}
-		address := fmt.Sprintf("%s:%d", host, 10_100+rand.N(19_900))
-		if listener, err := net.Listen("tcp", address); err == nil {
-			_ = listener.Close()
+		address := net.JoinHostPort(host, strconv.Itoa(10_100+rand.N(19_900)))
+		// To listen there and close would not do: a process that is being started has the listener for a moment.
+		connection, err := net.Dial("tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			return address
+		}
+		if err == nil {
+			_ = connection.Close()
 		}
 	}
 	t.Fatal("no address is free")

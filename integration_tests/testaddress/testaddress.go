@@ -2,9 +2,13 @@
 package testaddress
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
+	"strconv"
+	"syscall"
 	"testing"
 )
 
@@ -15,15 +19,19 @@ import (
 func Unused(t testing.TB) string {
 	t.Helper()
 	const tries = 200
-	for i := range tries {
-		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
-		if i >= tries/2 {
-			host = "127.0.0.1"
+	for range tries {
+		host := "127.0.0.1"
+		if runtime.GOOS == "linux" {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
 		}
-		address := fmt.Sprintf("%s:%d", host, 10_000+rand.N(20_000))
-		if l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address); err == nil {
-			_ = l.Close()
+		address := net.JoinHostPort(host, strconv.Itoa(10_000+rand.N(20_000)))
+		// To listen there and close would not do: a process that is being started has the listener for a moment.
+		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			return address
+		}
+		if err == nil {
+			_ = connection.Close()
 		}
 	}
 	t.Fatal("no address is free")
