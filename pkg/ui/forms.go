@@ -344,7 +344,7 @@ func (c *texts) where(field string) string {
 		return c.plain("edit.at.share", places...)
 	}
 	last := parts[len(parts)-1]
-	part := ""
+	var part string
 	switch {
 	case len(parts) == 3 && parts[0] == "v" && slices.Contains([]string{"key", "attachment"}, last):
 		part = "edit.at.variant"
