@@ -67,7 +67,7 @@ func main() {
 	flag.StringVar(&o.postgres, "postgres", "", "address of a PostgreSQL server, as postgres://..., on which pages and the month are measured, too")
 	flag.BoolVar(&o.evaluations, "evaluations", true, "measure evaluations beside the bare server")
 	flag.StringVar(&o.peer, "peer", "", "another server with Flagr's API, such as Flagr, whose memory and lists are measured, too")
-	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of what is measured of evaluations with recording on and of OFREP, for profile-guided optimisation")
+	flag.StringVar(&o.profile, "profile", "", "a file for a CPU profile of what is measured of evaluations with recording on and of OFREP, for profile-guided optimization")
 	flag.Func("env", "a variable for the measured server, as NAME=VALUE; may be given more than once", func(v string) error {
 		o.env = append(o.env, v)
 		return nil

@@ -37,10 +37,10 @@ func (s *stalled) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// door returns the ingest middleware over an API that accepts everything.
-func door() http.Handler { return doorWith(budget.NewTurns(1)) }
+// ingestMiddleware returns the middleware over an API that accepts everything.
+func ingestMiddleware() http.Handler { return ingestWith(budget.NewTurns(1)) }
 
-func doorWith(turns budget.Turns) http.Handler {
+func ingestWith(turns budget.Turns) http.Handler {
 	return handler.IngestMiddleware("/api/v1", budget.NewMemory(budget.CountsBytes), turns, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
@@ -59,7 +59,7 @@ func offer(t *testing.T, h http.Handler, body io.Reader, header ...string) *http
 
 func TestSlowSendersShareMemory(t *testing.T) {
 	t.Parallel()
-	h := door()
+	h := ingestMiddleware()
 	const senders, roomFor = 80, 64 // of the largest bodies
 	cut := make(chan struct{})
 	var done sync.WaitGroup
@@ -97,7 +97,7 @@ func TestSlowSendersShareMemory(t *testing.T) {
 func TestBodiesOfCountsAreChargedOnce(t *testing.T) {
 	t.Parallel()
 	const senders = 80
-	h := web.LimitBody(web.MaxBodyBytes, budget.NewMemory(senders*4*ingest.MaxBytes), door())
+	h := web.LimitBody(web.MaxBodyBytes, budget.NewMemory(senders*4*ingest.MaxBytes), ingestMiddleware())
 	cut := make(chan struct{})
 	var ready, done sync.WaitGroup
 	ready.Add(senders)
@@ -124,7 +124,7 @@ func TestBodiesOfCountsAreChargedOnce(t *testing.T) {
 // little memory.
 func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 	t.Parallel()
-	h := door()
+	h := ingestMiddleware()
 	const senders = 1000
 	cut := make(chan struct{})
 	var ready, done sync.WaitGroup
@@ -151,7 +151,7 @@ func TestLargeBodiesOfCountsTakeTurns(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		turns := budget.NewTurns(1)
-		h := doorWith(turns)
+		h := ingestWith(turns)
 		cut := make(chan struct{})
 		var done sync.WaitGroup
 		done.Go(func() { offer(t, h, &stalled{bytes: 100_000, sent: func() {}, cut: cut}) })
@@ -239,7 +239,7 @@ func TestBodiesWithoutAnEnd(t *testing.T) {
 		"a bomb":                 {&bomb, "gzip", http.StatusRequestEntityTooLarge},
 		"thousands of no bodies": {strings.NewReader(empty), "gzip", http.StatusBadRequest},
 	} {
-		if got := offer(t, door(), test.body, "Content-Encoding", test.encoding); got.Code != test.status {
+		if got := offer(t, ingestMiddleware(), test.body, "Content-Encoding", test.encoding); got.Code != test.status {
 			t.Errorf("%s: %d %s, want %d", name, got.Code, got.Body, test.status)
 		}
 	}
@@ -309,9 +309,9 @@ func TestKeysThatAreNone(t *testing.T) {
 	}
 }
 
-// TestNoPathLeadsPastTheDoor sends paths that the router maps to the operation. All of them must
+// TestNoPathBypassesTheIngestMiddleware sends paths that the router maps to the operation. All of them must
 // pass the limits and the digest.
-func TestNoPathLeadsPastTheDoor(t *testing.T) {
+func TestNoPathBypassesTheIngestMiddleware(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)
 	large := `{"flagEvaluations":[],"padding":"` + strings.Repeat("x", ingest.MaxBytes) + `"}`

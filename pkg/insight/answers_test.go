@@ -462,12 +462,7 @@ func TestVersionsShareMemory(t *testing.T) {
 // are, and that equal IDs have equal hashes. It measures the memory of the process, so it is not
 // parallel.
 func TestTailKeepsNoLongEntities(t *testing.T) {
-	tail := insight.NewTail()
-	l, err := tail.Listen(42)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	tail, l := listening(t)
 	snapshot := eval.Compile([]entity.Flag{*checkout()})
 	const length, events = 4 << 20, 10
 	var before, after runtime.MemStats
@@ -491,16 +486,23 @@ func TestTailKeepsNoLongEntities(t *testing.T) {
 	}
 }
 
-// TestTailHasBucketsOfEntities checks the bucket and the rollout of events, also of an entity ID
-// that is too long to wait for its listener.
-func TestTailHasBucketsOfEntities(t *testing.T) {
-	t.Parallel()
+// listening returns a tail with a listener for flag 42.
+func listening(t *testing.T) (*insight.Tail, *insight.Listener) {
+	t.Helper()
 	tail := insight.NewTail()
 	l, err := tail.Listen(42)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
+	return tail, l
+}
+
+// TestTailHasBucketsOfEntities checks the bucket and the rollout of events, also of an entity ID
+// that is too long to wait for its listener.
+func TestTailHasBucketsOfEntities(t *testing.T) {
+	t.Parallel()
+	tail, l := listening(t)
 	snapshot := eval.Compile([]entity.Flag{*checkout()})
 	adult := map[string]any{"country": "FR", "age": 30.0}
 	for _, id := range []string{"a", "b", "c", strings.Repeat("long", 1000)} {
@@ -520,12 +522,7 @@ func TestTailHasBucketsOfEntities(t *testing.T) {
 // it, and so do the counts.
 func TestRefusedRequestsHaveNoOutcome(t *testing.T) {
 	t.Parallel()
-	tail := insight.NewTail()
-	l, err := tail.Listen(42)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	tail, l := listening(t)
 	for _, reason := range []eval.Reason{eval.FlagNotFound, eval.EntityIDMissing, eval.HeldOut} {
 		r := &eval.Result{FlagID: 42, Reason: reason, HeldOutSegmentID: 7, RecordSource: eval.SourceEvaluation, Timestamp: time.Unix(1000, 0)}
 		if outcome, _ := r.Outcome(); (outcome != eval.OutcomeNone) != (reason == eval.HeldOut) {
