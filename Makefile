@@ -125,7 +125,7 @@ swagger-check: swagger ## fail if swagger_gen/ is not what swagger.yaml generate
 bench: build ## what evaluations cost, beside a bare HTTP server, and Go's benchmarks: see docs/benchmarks.md
 	$(SERVERS) -only postgres15 sh -c '$(GO) run ./integration_tests/bench -server $(BINARY) -postgres "$$FLAGR_TEST_POSTGRES15"'
 	$(GO) test -run '^$$' -bench . -benchmem -cpu 1,2 ./pkg/datar ./pkg/eval ./pkg/evallog ./pkg/fastpath ./pkg/recorder ./pkg/handler ./pkg/ofrep ./pkg/provider ./pkg/metrics
-	$(SERVERS) -only postgres15 $(GO) test -run '^$$' -bench 'EngineFlush|StatementMemory|Tenants|RollupMemory' -bench.hours 72 -timeout 30m ./pkg/datar/gormstore
+	$(SERVERS) -only postgres15 $(GO) test -run '^$$' -bench 'EngineFlush|StatementMemory|Tenants|RollupMemory' -timeout 30m ./pkg/datar/gormstore -bench.hours 72
 
 bench-answers: ## what answers about 5,076,000 details of 1,000 flags cost, and flushes of them, on SQLite and PostgreSQL 15: half an hour
 	$(SERVERS) -only postgres15 $(GO) test -timeout 2h -run '^$$' -bench 'Answers|Details' -benchtime 20x ./pkg/insight ./pkg/datar/gormstore
