@@ -3,8 +3,10 @@ package browser
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -83,4 +85,119 @@ func TestHolesOfAFlag(t *testing.T) {
 		const row = [...document.querySelectorAll("tr")].find((r) => r.cells[0].innerText === "checkout-button");
 		return row ? row.cells[2].innerText === "still off" && row.cells[3].innerText.startsWith("records off") : (location.reload(), false);
 	})()`)
+}
+
+// opened returns the texts of the popover of a number, or fails if it is not open, leaves the screen, or lacks a command.
+const opened = `(() => {
+	const pop = document.getElementById("number");
+	const box = pop.getBoundingClientRect();
+	if (!pop.matches(":popover-open") || box.left < 0 || box.right > document.documentElement.clientWidth) return "";
+	return [...pop.querySelectorAll("p, pre")].every((e) => e.innerText.trim() && !/[{}]/.test(e.matches("pre") ? "" : e.innerText)) && pop.querySelector("pre").innerText.startsWith("curl ") ? pop.innerText : "";
+})()`
+
+// TestEveryNumberOpens clicks each number of each page, in a wide window and on a phone.
+func TestEveryNumberOpens(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), 3*24)
+	s.startOn(t)
+	s.sample(t, 2)
+	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-it", "entityID": "e"})
+	p := open(t, s)
+	poll(t, "the unknown key", func() bool {
+		list, _ := s.api(t, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)
+		return len(list) == 1
+	})
+	for _, width := range []int64{1280, 320} {
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 800, DeviceScaleFactor: 1})
+		for path, least := range map[string]int{"/ui/": 4, "/ui/flags/1": 30, "/ui/flags/2": 15, "/ui/flags/2/targeting": 6, "/ui/flags/2/traffic": 20, "/ui/flags/2/nothing": 8, "/ui/flags/2/delete": 1, "/ui/unknown": 1, "/ui/server": 8} {
+			p.load(path)
+			wrong := p.value(`(() => {
+				const numbers = [...document.querySelectorAll("[data-source] :is([data-n], td.num, dd)")]
+					.filter((e) => e.checkVisibility() && /\d/.test(e.innerText) && !e.querySelector("[data-n]") && !e.closest("a, th, summary, label"));
+				const wrong = numbers.filter((e) => { e.click(); return !` + opened + ` || document.getElementById("number-value").innerText !== e.innerText.replace(/\s+/g, " ").trim(); });
+				document.getElementById("number").hidePopover();
+				return numbers.length < ` + fmt.Sprint(least) + ` ? numbers.length + " numbers" : wrong.map((e) => e.outerHTML.slice(0, 100)).join("\n");
+			})()`)
+			if wrong != "" {
+				t.Errorf("%s at %d pixels: %s", path, width, wrong)
+			}
+			if n := p.value(`[...document.querySelectorAll("[data-source]")].filter((e) => e.querySelectorAll("button.n").length > 1).length`); n != "0" {
+				t.Errorf("%s: %s lists have more than one stop for Tab", path, n)
+			}
+		}
+	}
+	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 1280, Height: 800, DeviceScaleFactor: 1})
+	p.load("/ui/flags/2/traffic")
+	p.value(`[...document.querySelectorAll("g.bucket")].at(-1).querySelector(".cursor-bar").dispatchEvent(new MouseEvent("click", {bubbles: true})), 1`)
+	p.until("a bar of the chart", opened+`.includes("/series?")`)
+	p.keys(kb.Escape)
+	p.until("the closed popover", `!document.querySelector("#number:popover-open")`)
+	p.value(`document.querySelector(".chart").focus(), 1`)
+	p.keys(kb.ArrowLeft, kb.Enter)
+	p.until("a bar of the chart, with the keyboard", opened+`.includes("nothing")`)
+}
+
+// TestNumbersWithTheKeyboard: Tab reaches one number of each list, arrow keys the others, Enter opens, and Escape returns.
+func TestNumbersWithTheKeyboard(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	s.until(t, "checkout-button")
+	s.evaluate(t, 4)
+	p := open(t, s)
+	p.visit("/ui/flags/1")
+	p.until("the share", reloadUntil("100.0"))
+	p.until("numbers", `document.querySelector(".setgot button.n")`)
+	for range 60 {
+		p.keys(kb.Tab)
+		if p.value(`Boolean(document.activeElement.closest(".setgot"))`) == "true" {
+			break
+		}
+	}
+	if got := p.value(`document.activeElement.matches(".setgot button.n") && document.activeElement.getAttribute("aria-haspopup")`); got != "dialog" {
+		t.Fatalf("the focus is on %s", p.value(`document.activeElement.outerHTML.slice(0, 200)`))
+	}
+	p.keys(kb.End)
+	p.until("the last number", `document.activeElement === document.querySelector(".setgot tbody:last-child tr:last-child td:last-child button.n")`)
+	p.keys(kb.ArrowUp)
+	p.until("the number above", `document.activeElement.closest("td").matches(".seg td") && document.activeElement.closest("tbody:last-child")`)
+	p.keys(kb.ArrowDown, kb.Home, kb.End, kb.ArrowLeft)
+	p.until("the number before", `document.activeElement.closest("td.got-c") && document.activeElement.innerText.includes("100.0")`)
+	p.keys(kb.Enter)
+	p.until("what the number counts", opened+`.replace(/[\u2066-\u2069]/g, "").includes("Of the evaluations that matched segment 2, the share that got green.")`)
+	p.until("its commands", opened+`.includes("/datar/flags/1/rollout?from=") && `+opened+`.includes("SELECT")`)
+	p.until("its window", opened+`.includes("since version") && `+opened+`.includes("Times are in")`)
+	p.until("the focus in the popover", `document.activeElement.closest("#number")`)
+	p.keys(kb.Escape)
+	p.until("the focus back on the number", `!document.querySelector("#number:popover-open") && document.activeElement.matches(".setgot td.got-c button.n")`)
+	// A dialog is above the page, so what opens in it is part of it.
+	p.press("More")
+	p.press("Delete")
+	p.until("a number of the dialog", `(document.querySelector("dialog [data-n] button.n").focus(), document.activeElement.matches("dialog button.n"))`)
+	p.keys(kb.Enter)
+	p.until("the popover in the dialog", `document.querySelector("dialog #number:popover-open")`)
+	p.keys(kb.Escape)
+	p.until("the dialog without the popover", `document.querySelector("dialog[open]") && !document.querySelector("#number:popover-open")`)
+}
+
+// TestNumbersWithoutJavaScript: the commands of each section are behind a summary, which Tab reaches.
+func TestNumbersWithoutJavaScript(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	s.until(t, "checkout-button")
+	s.evaluate(t, 4)
+	p := open(t, s)
+	p.visit("/ui/flags/1")
+	p.until("the share", reloadUntil("100.0"))
+	call(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	p.visit("/ui/flags/1")
+	if p.value(`document.querySelectorAll("button.n").length`) != "0" {
+		t.Fatal("scripts run")
+	}
+	for _, id := range []string{"src", "src-chart", "src-setgot"} {
+		p.run(chromedp.Focus("#"+id+" summary"), chromedp.KeyEvent(kb.Enter))
+		p.until("the command of "+id, fmt.Sprintf(`document.querySelector("#%s details[open] .note").checkVisibility()`, id))
+	}
 }

@@ -95,6 +95,8 @@ type (
 	HTML string
 	// Digits is a number without separators, such as an ID.
 	Digits int64
+	// Figure is a formatted number. In HTML, figures and integers are elements with the attribute data-n.
+	Figure string
 	// Segment is the ID of a segment.
 	Segment int64
 	// Day is a date in UTC, such as 3 January 2026.
@@ -198,6 +200,12 @@ func braced(text string) (inside, rest string) {
 	return text[1:], ""
 }
 
+func (w *writer) figure(text string) {
+	w.tag("<span data-n>")
+	w.literal(text)
+	w.tag("</span>")
+}
+
 func (w *writer) code(content func()) {
 	mark := ""
 	if w.as == asMessage {
@@ -280,6 +288,8 @@ func (w *writer) value(value any) {
 		w.tag("<bdi>")
 		w.literal(string(v))
 		w.tag("</bdi>")
+	case Figure:
+		w.figure(string(v))
 	case Message:
 		w.message(v)
 	case Segment:
@@ -290,7 +300,7 @@ func (w *writer) value(value any) {
 		w.literal(time.Time(v).UTC().Format("2 January 2006 15:04 MST"))
 	default:
 		if n, ok := Int(value); ok {
-			w.literal(Number(n))
+			w.figure(Number(n))
 			return
 		}
 		w.literal(fmt.Sprint(value))

@@ -16,7 +16,7 @@ func TestCatalogEscapesArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	const evil = `<i>"&`
-	want := `<b>1,234</b> flags of &lt;i&gt;&#34;&amp; in <code>&lt;i&gt;&#34;&amp;</code>, <a href="?a=&#34;">see</a> <a class="quiet" href="?a=&#34;">here</a> <span class="arr">→</span>`
+	want := `<b><span data-n>1,234</span></b> flags of &lt;i&gt;&#34;&amp; in <code>&lt;i&gt;&#34;&amp;</code>, <a href="?a=&#34;">see</a> <a class="quiet" href="?a=&#34;">here</a> <span class="arr">→</span>`
 	if got := c.HTML("a", "n", 1234, "who", evil, "link", `?a="`); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -56,7 +56,7 @@ func TestMessagesOfTheAPI(t *testing.T) {
 		}
 	}
 	m := catalog.Say("api.advice.launched", "variant", "<on>", "days", 30)
-	if got := c.HTML(m.Name, m.Args...); got != "Make <code>&lt;on&gt;</code> the only way in the code. When the flag has not been asked for in 30 days, delete it." {
+	if got := c.HTML(m.Name, m.Args...); got != "Make <code>&lt;on&gt;</code> the only way in the code. When the flag has not been asked for in <span data-n>30</span> days, delete it." {
 		t.Errorf("got %s", got)
 	}
 	if got := c.HTML("segment.named", "n", "1", "name", catalog.Name("<שלום>")); got != "segment 1, “<bdi>&lt;שלום&gt;</bdi>”" {

@@ -399,7 +399,7 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 	post("/ui/new", url.Values{"kind": {"blank"}}, 400, "")
 	post("/ui/flags/1/duplicate", url.Values{"key": {"copy"}, "description": {"d"}}, 303, "../")
 	question := f.ask(t, http.MethodGet, "/ui/flags/1/delete", nil)
-	if !strings.Contains(question.body, "2 segments, 2 variants and 2 tags are deleted with it") || f.flags[1].DeletedAt.Valid {
+	if !strings.Contains(text(question.root), "2 segments, 2 variants and 2 tags are deleted with it") || f.flags[1].DeletedAt.Valid {
 		t.Error("the question does not say what goes, or has deleted the flag")
 	}
 	post("/ui/flags/1/delete", url.Values{}, 303, "../../")

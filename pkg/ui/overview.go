@@ -105,13 +105,16 @@ func (u *UI) overviewNumbers(r *http.Request, p *page, f *entity.Flag, d *overvi
 	d.Findings = u.findings(p, f, rollout.Findings)
 	if len(rollout.Versions) > 0 {
 		d.SetGot = u.setGot(p, f, rollout, state.Evidence.ChangedAt)
+		d.SetGot.Curl, d.SetGot.SQL = u.rolloutSources(r, f)
 	}
-	series, err := u.o.Numbers.Series(r.Context(), id, insight.SeriesQuery{Window: lately(now, chartDays), Bucket: "day", Zone: p.ZoneName, By: "variant"})
+	query := insight.SeriesQuery{Window: lately(now, chartDays), Bucket: "day", Zone: p.ZoneName, By: "variant"}
+	series, err := u.o.Numbers.Series(r.Context(), id, query)
 	if err != nil {
 		return state, err
 	}
 	if seriesTotal(&series.Buckets) > 0 {
 		d.Chart = u.chart(p, f, series, 168, 736, 7)
+		d.Chart.Curl, d.Chart.SQL = u.seriesSources(r, f, series, query)
 	}
 	return state, nil
 }
@@ -226,11 +229,12 @@ func (u *UI) findings(p *page, f *entity.Flag, all []insight.Finding) []findingV
 
 // setGotView is the table of configured and actual shares.
 type setGotView struct {
-	Since    template.HTML
-	Segments []setGotSegment
-	Middle   string
-	End      string
-	Foot     template.HTML
+	Curl, SQL string
+	Since     template.HTML
+	Segments  []setGotSegment
+	Middle    string
+	End       string
+	Foot      template.HTML
 }
 
 type setGotSegment struct {
@@ -412,6 +416,13 @@ func origin(r *http.Request) string {
 	return scheme + "://" + r.Host
 }
 
+// rolloutSources returns the commands that get what came of each segment in the last days.
+func (u *UI) rolloutSources(r *http.Request, f *entity.Flag) (curl, sql string) {
+	from := hourOf(u.o.Now(), overviewDays)
+	return u.curl(r, fmt.Sprintf("/datar/flags/%d/rollout?from=%s", f.ID, from.Format(time.RFC3339))),
+		u.sql(datar.GroupVersion|datar.GroupSegment|datar.GroupVariant|datar.GroupOutcome, f, from, nil)
+}
+
 // came returns the results of each segment in the last days, for the bars of Targeting.
 func (u *UI) came(r *http.Request, f *entity.Flag) cameOf {
 	if u.o.Numbers == nil {
@@ -440,11 +451,27 @@ func (u *UI) came(r *http.Request, f *entity.Flag) cameOf {
 }
 
 type forecastView struct {
+	Curl string
 	Rows []forecastRow
 	Text template.HTML
 }
 
 type forecastRow struct{ Class, Key, Now, Then, Difference string }
+
+// draftOf returns a definition as the draft of the API. Its lists are complete, also if they are empty: an omitted list is
+// the saved one.
+func draftOf(d *entity.Definition) any {
+	type segment struct {
+		entity.SegmentDefinition
+		Constraints   []entity.ConstraintDefinition   `json:"constraints"`
+		Distributions []entity.DistributionDefinition `json:"distributions"`
+	}
+	segments := make([]segment, len(d.Segments))
+	for i := range d.Segments {
+		segments[i] = segment{d.Segments[i], d.Segments[i].Constraints, d.Segments[i].Distributions}
+	}
+	return map[string]any{"enabled": d.Enabled, "variants": d.Variants, "segments": segments}
+}
 
 // forecast returns nil without numbers, and if the segments do not change.
 func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *forecastView {
@@ -455,7 +482,7 @@ func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *fo
 	if err != nil {
 		return nil
 	}
-	view := &forecastView{}
+	view := &forecastView{Curl: u.postCurl(r, fmt.Sprintf("/datar/flags/%d/forecast", f.ID), map[string]any{"draft": draftOf(d)})}
 	then := map[int64]int64{}
 	keys := map[int64]string{}
 	var order []int64

@@ -34,8 +34,10 @@ type page struct {
 	// Theme is light, dark or empty for the system's theme; ZoneName is the zone of times.
 	Theme    string
 	ZoneName string
-	UTC      bool
-	Actor    string
+	// NumbersZone is the zone of the numbers by hour and day, if the page shows them in another one.
+	NumbersZone string
+	UTC         bool
+	Actor       string
 	// Here is the path and query of the page below /ui/.
 	Here string
 	// ReadOnly reports whether this server is read-only.
@@ -204,6 +206,14 @@ func (p *page) Time(at time.Time, layout string) template.HTML {
 	text := p.format(at, layout)
 	return template.HTML(`<time datetime="` + utc.Format(time.RFC3339) + `" title="` + utc.Format("2006-01-02 15:04:05 UTC") + `">` + //nolint:gosec // digits and words of the catalog
 		template.HTMLEscapeString(text) + `</time>`)
+}
+
+// ZoneText names the zone of the times and of the numbers.
+func (p *page) ZoneText() template.HTML {
+	if p.NumbersZone != "" && p.NumbersZone != p.ZoneName {
+		return p.text.say("number.zones", "zone", p.ZoneName, "numbers", p.NumbersZone)
+	}
+	return p.text.say("number.zone", "zone", p.ZoneName)
 }
 
 // format formats a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today and else the

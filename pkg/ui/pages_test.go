@@ -344,7 +344,7 @@ func TestStaticFilesAreImmutable(t *testing.T) {
 			t.Errorf("%s: %d %q %q", href, a.status, a.header.Get("Cache-Control"), a.header.Get("Content-Type"))
 		}
 	})
-	if found != 3 {
+	if found != 4 {
 		t.Errorf("%d files", found)
 	}
 }

@@ -10,10 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
-	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
@@ -348,9 +346,7 @@ func (u *UI) targetingPage(r *http.Request, base *entity.Flag, typed *form, stal
 	}
 	came := u.came(r, base)
 	if came != nil {
-		from := hourOf(u.o.Now(), overviewDays)
-		d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/rollout?from=%s", base.ID, from.Format(time.RFC3339)))
-		d.SQL = u.sql(datar.GroupVersion|datar.GroupSegment|datar.GroupVariant|datar.GroupOutcome, base, from, nil)
+		d.Curl, d.SQL = u.rolloutSources(r, base)
 	}
 	u.segmentViews(p, d, base, after, came)
 	u.variantViews(d)

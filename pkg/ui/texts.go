@@ -24,8 +24,11 @@ type (
 // say returns a text with its markup and arguments, which are pairs of name and value.
 func (c *texts) say(name string, args ...any) template.HTML {
 	for i, arg := range args {
-		if safe, ok := arg.(template.HTML); ok {
-			args[i] = catalog.HTML(safe)
+		switch v := arg.(type) {
+		case template.HTML:
+			args[i] = catalog.HTML(v)
+		case percent:
+			args[i] = catalog.Figure(v.String())
 		}
 	}
 	return template.HTML(c.HTML(name, args...)) //nolint:gosec // escapes what is not of the catalog
@@ -78,6 +81,6 @@ func (p percent) String() string {
 }
 
 // whole formats a share without decimals.
-func (p percent) whole() string {
-	return strconv.FormatFloat(math.Round(float64(p)*100), 'f', 0, 64) + "\u00a0%"
+func (p percent) whole() catalog.Figure {
+	return catalog.Figure(strconv.FormatFloat(math.Round(float64(p)*100), 'f', 0, 64) + "\u00a0%")
 }

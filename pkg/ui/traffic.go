@@ -23,10 +23,11 @@ import (
 const maxTableRows = 400
 
 type chartView struct {
-	Picture template.HTML
-	Title   template.HTML
-	Legend  []legendEntry
-	Foot    template.HTML
+	Curl, SQL string
+	Picture   template.HTML
+	Title     template.HTML
+	Legend    []legendEntry
+	Foot      template.HTML
 }
 
 type legendEntry struct {
@@ -255,6 +256,7 @@ type trafficData struct {
 	Columns       []tableColumn
 	When          template.HTML // header of the first column, and of the row of sums
 	AllRows       template.HTML
+	SaysAll       string // as that of a column
 	Total         []string
 	Rows          []tableRow
 	More          int
@@ -264,6 +266,7 @@ type trafficData struct {
 type tableColumn struct {
 	Class, Name string
 	Code        bool
+	Says        string // what a number of the column counts; {row} stands for the name of the row
 }
 
 type tableRow struct {
@@ -359,12 +362,8 @@ func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *traffic
 		d.Answer = u.text.say("traffic.answer.between", "n", total, "from", p.Time(s.Starts[0], ""), "to", p.Time(s.End, ""))
 		d.Under = u.upTo(p, s.Complete)
 	}
-	query := url.Values{"bucket": {string(s.Unit)}, "by": {q.By}, "tz": {q.Zone}, "from": {s.Starts[0].UTC().Format(time.RFC3339)}}
-	if q.To != nil {
-		query.Set("to", q.To.UTC().Format(time.RFC3339))
-	}
-	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode()))
-	d.SQL = u.sql(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant, f, s.Starts[0], q.To)
+	d.Curl, d.SQL = u.seriesSources(r, f, s, q)
+	p.NumbersZone = s.Zone.String()
 	d.CSV = "traffic.csv?" + r.URL.RawQuery
 	every := max(1, (len(s.Starts)+10)/11)
 	if len(s.Starts) == 31 || len(s.Starts) == 30 {
@@ -372,6 +371,15 @@ func (u *UI) trafficNumbers(r *http.Request, p *page, f *entity.Flag, d *traffic
 	}
 	d.Chart = u.chart(p, f, s, 248, 1048, every)
 	u.table(p, f, d, s)
+}
+
+// seriesSources returns the commands that get the numbers of a series.
+func (u *UI) seriesSources(r *http.Request, f *entity.Flag, s *insight.Series, q insight.SeriesQuery) (curl, sql string) {
+	query := url.Values{"bucket": {string(s.Unit)}, "by": {q.By}, "tz": {q.Zone}, "from": {s.Starts[0].UTC().Format(time.RFC3339)}}
+	if q.To != nil {
+		query.Set("to", q.To.UTC().Format(time.RFC3339))
+	}
+	return u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode())), u.sql(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant, f, s.Starts[0], q.To)
 }
 
 // wholeBuckets compares the buckets that are whole on both sides.
@@ -445,12 +453,17 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 	d.When = u.text.say("bucket." + string(s.Unit))
 	d.AllRows = u.text.say("traffic.total."+string(s.Unit), "n", len(s.Starts))
 	sums := make([]int64, len(lines)+1)
+	d.SaysAll = u.text.plain("says.traffic.all", "row", "{row}")
 	unknown := unknownBuckets(s)
 	if unknown != nil {
 		d.Unknown = u.text.say("traffic.unknown." + string(s.By))
 	}
 	for _, l := range lines {
-		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code})
+		says := "says.traffic." + string(s.By)
+		if !l.code {
+			says = "says.traffic.outcome"
+		}
+		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code, u.text.plain(says, "column", l.Name, "row", "{row}")})
 	}
 	for i, v := range slices.Backward(s.Starts) {
 		row := tableRow{Name: u.bucketName(p, s, v)}
@@ -527,6 +540,7 @@ type nothingData struct {
 	Reasons        []reasonRow
 	Sample         template.HTML
 	Stops          []stopRow
+	StopsCurl      string // of the sample, which is in no table
 	Context        string
 }
 
@@ -653,6 +667,7 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 	if err != nil || reasons.Examined == 0 {
 		return
 	}
+	d.StopsCurl = u.curl(r, fmt.Sprintf("/datar/flags/%d/reasons?from=%s", f.ID, hourOf(u.o.Now(), overviewDays).Format(time.RFC3339)))
 	d.Sample = u.text.say("nothing.sample", "n", reasons.Examined, "of", reasons.Of)
 	for i := range reasons.Segments {
 		s := &reasons.Segments[i]

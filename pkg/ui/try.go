@@ -297,14 +297,18 @@ func (u *UI) tryCurl(r *http.Request, f *entity.Flag, entities []eval.Entity) st
 	for _, e := range entities[:min(triedInCurl, len(entities))] {
 		body.Entities = append(body.Entities, triedEntity{e.EntityID, e.EntityType, e.EntityContext})
 	}
+	return u.postCurl(r, fmt.Sprintf("/flags/%d/try", f.ID), body)
+}
+
+// postCurl returns the command that sends a body as JSON, or "" if JSON cannot represent the body.
+func (u *UI) postCurl(r *http.Request, path string, body any) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	if encoder.Encode(body) != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'", u.curl(r, fmt.Sprintf("/flags/%d/try", f.ID)),
-		strings.ReplaceAll(strings.TrimSpace(b.String()), "'", `'\''`))
+	return fmt.Sprintf("%s \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'", u.curl(r, path), strings.ReplaceAll(strings.TrimSpace(b.String()), "'", `'\''`))
 }
 
 // parseContext parses a JSON object; an empty string is an empty object.
