@@ -309,14 +309,15 @@ func ndjsonConsumer(turns budget.Turns) runtime.Consumer {
 			return fmt.Errorf("%s is not accepted here", ndjsonMime)
 		}
 		var rows boundedRows
-		lines := bufio.NewScanner(skipMark(r))
+		lines := bufio.NewScanner(r)
 		lines.Buffer(nil, ingest.MaxBytes+1)
 		for number := 1; lines.Scan(); number++ {
-			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			line := bytes.TrimPrefix(lines.Bytes(), []byte(byteOrderMark)) // also in the middle, where files were joined
+			if len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}
 			row := &ingest.Evaluation{}
-			if err := decodeJSON(bytes.NewReader(lines.Bytes()), row); err != nil {
+			if err := decodeJSON(bytes.NewReader(line), row); err != nil {
 				return fmt.Errorf("line %d: %w", number, err)
 			}
 			if err := rows.add(row); err != nil {

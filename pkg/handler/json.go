@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -38,7 +37,7 @@ func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 			}
 			defer turns.Release()
 		}
-		r = bytes.NewReader(body)
+		r = bytes.NewReader(bytes.TrimPrefix(body, []byte(byteOrderMark)))
 		if err != nil {
 			r = io.MultiReader(r, brokenOff{err})
 		}
@@ -53,10 +52,13 @@ func (b brokenOff) Read([]byte) (int, error) { return 0, b.err }
 
 var errMoreJSON = errors.New("unexpected data after the JSON document")
 
+// byteOrderMark is what some editors and libraries write at the start of a text.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // decodeJSON reads exactly one JSON document. Numbers in free-form values keep their text. The
 // error of an empty input is io.EOF.
 func decodeJSON(r io.Reader, into any) error {
-	decoder := json.NewDecoder(skipMark(r))
+	decoder := json.NewDecoder(r)
 	decoder.UseNumber()
 	if err := decoder.Decode(into); err != nil {
 		return err
@@ -69,14 +71,4 @@ func decodeJSON(r io.Reader, into any) error {
 	default:
 		return fmt.Errorf("%w: %v", errMoreJSON, next)
 	}
-}
-
-// skipMark skips the byte order mark that some editors and libraries write at the start of a text.
-func skipMark(r io.Reader) io.Reader {
-	const mark = "\xef\xbb\xbf"
-	buffered := bufio.NewReaderSize(r, 16)
-	if start, err := buffered.Peek(len(mark)); err == nil && string(start) == mark {
-		_, _ = buffered.Discard(len(mark))
-	}
-	return buffered
 }
