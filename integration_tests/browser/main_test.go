@@ -3,22 +3,17 @@ package browser
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +22,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 )
 
 // Options. TestMain sets the other variables before the tests run. They do not change later.
@@ -117,36 +114,10 @@ func start(t *testing.T, env ...string) *server {
 	return s
 }
 
-// unused returns a host:port of this machine on which no process listens. A port of 127.0.0.1 that
-// the system assigns can be assigned again, to another server or a connection, before the server
-// listens on it. So the host is one of the millions of Linux, and the port is below those that
-// systems assign and above 10080, the last one that Chromium refuses.
-func unused(t *testing.T) string {
-	t.Helper()
-	const tries = 200
-	for range tries {
-		host := "127.0.0.1"
-		if goruntime.GOOS == "linux" {
-			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
-		}
-		address := net.JoinHostPort(host, strconv.Itoa(10_100+rand.N(19_900)))
-		// To listen there and close would not do: a process that is being started has the listener for a moment.
-		connection, err := net.Dial("tcp", address)
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return address
-		}
-		if err == nil {
-			_ = connection.Close()
-		}
-	}
-	t.Fatal("no address is free")
-	return ""
-}
-
 func (s *server) startOn(t *testing.T) {
 	t.Helper()
 	if s.address == "" {
-		s.address = unused(t)
+		s.address = testaddress.Unused(t)
 	}
 	host, port, err := net.SplitHostPort(s.address)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/open-feature/go-sdk/openfeature/isolated"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/provider"
 )
@@ -242,7 +243,7 @@ func TestCacheFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "flags.json")
 	first := start(t, provider.Options{URL: s.URL, CacheFile: file, DisableCounts: true, IgnoreEvents: true})
 	first.Shutdown()
-	address := unusedAddress(t)
+	address := "http://" + testaddress.Unused(t)
 	p := start(t, provider.Options{URL: address, CacheFile: file, DisableCounts: true, IgnoreEvents: true, PollInterval: time.Second})
 	seen := collect(t, p)
 	if got := p.BooleanEvaluation(t.Context(), "on", false, nil); !got.Value || got.Variant != "on" {
@@ -458,7 +459,7 @@ func TestTheSpool(t *testing.T) {
 
 func TestShutdownBeforeInit(t *testing.T) {
 	t.Parallel()
-	p, err := provider.New(provider.Options{URL: unusedAddress(t)})
+	p, err := provider.New(provider.Options{URL: "http://" + testaddress.Unused(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

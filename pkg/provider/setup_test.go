@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -189,17 +188,6 @@ func eventually(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("%s: not in time", what)
 		}
 	}
-}
-
-// unusedAddress is one where nothing listens.
-func unusedAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return "http://" + listener.Addr().String()
 }
 
 const simple = `{"Flags":[
