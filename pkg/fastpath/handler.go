@@ -1,9 +1,10 @@
 // Package fastpath handles plain evaluation requests without the generated code, at a fraction of its cost.
 //
-// It is in front of the generated API and handles a request only if it is plain: POST, JSON, every name known,
-// every value of the right type, nothing repeated. All other requests, including all invalid ones, go to the
-// generated code unchanged, except those whose client disconnected in the middle of the JSON. Responses are the same bytes as the generated code's: tests send the same requests to
-// both. Evaluation and recording use eval.Service, as all other endpoints do.
+// It is in front of the generated API and handles a request only if it is plain: POST, JSON, every
+// name known, every value of the right type, nothing repeated. All other requests go to the
+// generated code unchanged, including all invalid ones, except those whose client disconnected in
+// the middle of the JSON. Responses are the same bytes as the generated code's: tests send the same
+// requests to both. Evaluation and recording use eval.Service, as all other endpoints do.
 package fastpath
 
 import (

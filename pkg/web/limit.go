@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
@@ -28,21 +29,16 @@ func LimitBody(limit int64, memory *budget.Memory, next http.Handler) http.Handl
 			next.ServeHTTP(rw, r)
 			return
 		}
-		// A copy is needed, because net/http must find its own body in its own request. If a handler closes the
-		// body before it has read all of it, net/http then closes the connection. Otherwise it would read the rest
-		// of the body as the next request.
-		limited := *r
-		length := r.ContentLength
+		body, length := r.Body, r.ContentLength
 		if length < 0 {
-			limited.Body, length = http.MaxBytesReader(rw, r.Body, limit), limit
+			body, length = http.MaxBytesReader(rw, body, limit), limit
 		}
 		if memory != nil {
-			body := budget.NewBody(limited.Body, length, memory)
-			defer body.Release()
-			limited.Body = body
+			counted := budget.NewBody(body, length, memory)
+			defer counted.Release()
+			body = counted
 		}
-		defer func() { r.Pattern = limited.Pattern }() // for Observe
-		next.ServeHTTP(rw, &limited)
+		serveBody(next, rw, r, body)
 	})
 }
 
@@ -53,11 +49,18 @@ func DelayDisconnected(disconnects *budget.Disconnects, next http.Handler) http.
 			next.ServeHTTP(rw, r)
 			return
 		}
-		delayed := *r // net/http must find its own body in its own request
-		delayed.Body = disconnects.Body(r.Body)
-		defer func() { r.Pattern = delayed.Pattern }() // for Observe
-		next.ServeHTTP(rw, &delayed)
+		serveBody(next, rw, r, disconnects.Body(r.Body))
 	})
+}
+
+// serveBody calls next with a copy of the request that has another body. net/http must find its own body in its own
+// request: if a handler closes the body before it has read all of it, net/http then closes the connection. Otherwise it
+// would read the rest of the body as the next request.
+func serveBody(next http.Handler, rw http.ResponseWriter, r *http.Request, body io.ReadCloser) {
+	copied := *r
+	copied.Body = body
+	defer func() { r.Pattern = copied.Pattern }() // for Observe
+	next.ServeHTTP(rw, &copied)
 }
 
 // MaxHeaderBytes limits the request line and the headers of a request together, unless --max-header-size is set.
