@@ -65,7 +65,7 @@ type App struct {
 	recorders   *handler.DataRecorders
 	engine      *datar.Engine // nil while Datar is off
 	handler     *handler.Handler
-	memory      *budget.Memory // of lists and histories
+	memory      *budget.Memory // of flags, lists and histories
 	turns       budget.Turns   // of large bodies
 	description []byte
 	pages       *ui.UI                // nil if turned off

@@ -138,7 +138,7 @@ var ofOperations = map[string][]string{
 	"request line and headers":                                                     {"web.MaxHeaderBytes KiB"},
 	"states in a response of `GET /flags/{flagID}/snapshots`":                      {"store.maxAnswerBytes MiB"},
 	"page of a list of flags":                                                      {"store.maxPageFlags", "store.maxPageBytes MiB"},
-	"memory of lists and histories in flight, including what answers about flags and web pages read of them, and responses to tries": {"budget.AnswerBytes MiB", "store.freeStateBytes KiB"},
+	"memory of flags, lists and histories in flight, including what answers about flags and web pages read of them, and responses to tries": {"budget.AnswerBytes MiB", "store.freeStateBytes KiB"},
 	"concurrent exports":          {"handler.maxExports", "handler.maxExports", "handler.exportWait s"},
 	"memory of a JSON export":     {"handler.streamBuffer KiB"},
 	"1 MiB of an export":          {"handler.exportPart MiB", "handler.exportPatience s"},

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"gorm.io/gorm"
-
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -34,21 +32,6 @@ func reserve(ctx context.Context, bytes int64) error {
 		return nil
 	}
 	return budget.AtLeast(ctx, bytes*bytesPerStateByte)
-}
-
-// AnyFlag reads a flag with all its parts, even if it is deleted.
-func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
-	flags := make([]entity.Flag, 1)
-	err := s.read(ctx, "a flag", func(tx *gorm.DB) error {
-		if err := tx.Unscoped().Take(&flags[0], "id = ?", id).Error; err != nil {
-			return missing(err, "unable to find flag %d in the database", id)
-		}
-		return loadParts(tx, flags, whole())
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &flags[0], nil
 }
 
 // SnapshotHeads lists at most limit snapshots of a flag without their contents, newest first. The

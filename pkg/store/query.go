@@ -68,9 +68,7 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 	}
 	columns, rows := flagColumns(), how
 	if sized != nil {
-		var size number
-		columns = append(columns, column[entity.Flag]{name: q.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
-		rows.each = func() error { return sized(int64(size)) }
+		columns, rows.each = q.sizedColumns(sized)
 	}
 	var flags []entity.Flag
 	err = s.read(ctx, "flags", func(tx *gorm.DB) (err error) {
@@ -86,6 +84,14 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 		return nil, s.unsearchableFlags(err, q)
 	}
 	return flags, nil
+}
+
+// sizedColumns returns the columns of flags and of their sizes, and a function that calls sized with
+// the size in the row that was read last.
+func (q FlagQuery) sizedColumns(sized func(bytes int64) error) (columnsOf[entity.Flag], func() error) {
+	var size number
+	columns := append(flagColumns(), column[entity.Flag]{name: q.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
+	return columns, func() error { return sized(int64(size)) }
 }
 
 func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) {
@@ -135,14 +141,35 @@ func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) 
 	}, nil
 }
 
-// Flag reads a flag with all its parts.
+// Flag reads a flag with all its parts, and reserves its memory first. The error matches
+// budget.ErrExhausted if other requests use up the memory that the context shares with them.
 func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
-	flags := make([]entity.Flag, 1)
-	err := s.read(ctx, "a flag", func(tx *gorm.DB) error {
-		if err := tx.Take(&flags[0], "id = ?", id).Error; err != nil {
-			return missing(err, "unable to find flag %d in the database", id)
+	return s.flag(ctx, id, false)
+}
+
+// AnyFlag reads a flag as Flag does, even if it is deleted.
+func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
+	return s.flag(ctx, id, true)
+}
+
+func (s *Store) flag(ctx context.Context, id int64, deleted bool) (*entity.Flag, error) {
+	how := whole()
+	columns, each := FlagQuery{Preload: true}.sizedColumns(func(bytes int64) error { return reserve(ctx, bytes+flagBytes) })
+	row := how
+	row.each = each
+	var flags []entity.Flag
+	err := s.read(ctx, "a flag", func(tx *gorm.DB) (err error) {
+		query := tx.Where("id = ?", id)
+		if deleted {
+			query = query.Unscoped()
 		}
-		return loadParts(tx, flags, whole())
+		if flags, err = find(query, columns, row); err != nil {
+			return err
+		}
+		if len(flags) == 0 {
+			return entity.NotFound("unable to find flag %d in the database", id)
+		}
+		return loadParts(tx, flags, how)
 	})
 	if err != nil {
 		return nil, err

@@ -516,9 +516,9 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 	})
 }
 
-// TestStatesTakeSharedMemory checks that states that are read for a request take shared memory, and
-// that those that are read in the background do not take it.
-func TestStatesTakeSharedMemory(t *testing.T) {
+// TestReadsTakeSharedMemory checks that states and flags that are read for a request take shared
+// memory, and that those that are read in the background do not take it.
+func TestReadsTakeSharedMemory(t *testing.T) {
 	t.Parallel()
 	s := setup(t, testdb.SQLite())
 	must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: strings.Repeat("x", 2*freeStateBytes)}))
@@ -527,26 +527,40 @@ func TestStatesTakeSharedMemory(t *testing.T) {
 	ok(t, budget.AtLeast(other, 1<<20))
 	ctx, release := memory.Share(t.Context())
 	defer release()
-	reads := map[string]func(ctx context.Context) ([]entity.FlagSnapshot, error){
-		"by id": func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.SnapshotsByID(ctx, []int64{1}) },
-		"each": func(ctx context.Context) (rows []entity.FlagSnapshot, err error) {
-			err = s.EachSnapshot(ctx, []int64{1}, func(row *entity.FlagSnapshot) { rows = append(rows, *row) })
+	reads := map[string]func(ctx context.Context) (int, error){
+		"by id": func(ctx context.Context) (int, error) {
+			rows, err := s.SnapshotsByID(ctx, []int64{1})
+			return len(rows), err
+		},
+		"each": func(ctx context.Context) (rows int, err error) {
+			err = s.EachSnapshot(ctx, []int64{1}, func(*entity.FlagSnapshot) { rows++ })
 			return rows, err
 		},
-		"list": func(ctx context.Context) ([]entity.FlagSnapshot, error) { return s.Snapshots(ctx, 1, SnapshotQuery{}) },
+		"list": func(ctx context.Context) (int, error) {
+			rows, err := s.Snapshots(ctx, 1, SnapshotQuery{})
+			return len(rows), err
+		},
+		"flag": func(ctx context.Context) (int, error) {
+			_, err := s.Flag(ctx, 1)
+			return 1, err
+		},
+		"any flag": func(ctx context.Context) (int, error) {
+			_, err := s.AnyFlag(ctx, 1)
+			return 1, err
+		},
 	}
 	for name, read := range reads {
 		if _, err := read(ctx); !errors.Is(err, budget.ErrExhausted) {
 			t.Errorf("%s, beside a request that has all memory: %v", name, err)
 		}
-		if rows, err := read(t.Context()); err != nil || len(rows) != 1 {
-			t.Errorf("%s, in the background: %d rows, %v", name, len(rows), err)
+		if rows, err := read(t.Context()); err != nil || rows != 1 {
+			t.Errorf("%s, in the background: %d rows, %v", name, rows, err)
 		}
 	}
 	releaseOther()
 	for name, read := range reads {
-		if rows, err := read(ctx); err != nil || len(rows) != 1 {
-			t.Errorf("%s, with memory: %d rows, %v", name, len(rows), err)
+		if rows, err := read(ctx); err != nil || rows != 1 {
+			t.Errorf("%s, with memory: %d rows, %v", name, rows, err)
 		}
 	}
 }
