@@ -51,19 +51,15 @@ func withCounts[P any](h *Handler, operation func(P) middleware.Responder) func(
 	return func(P) middleware.Responder { return datarOff() }
 }
 
-// answer responds with JSON, or with CSV if format selects it.
+// answer responds with JSON, or with CSV if format, which must have passed checkFormat, selects it.
 func (h *Handler) answer(r *http.Request, format *string, err error, body func() any, table func() *insight.Table) middleware.Responder {
 	if err != nil {
 		return h.fail(r, err)
 	}
-	switch {
-	case textOf(format) == "" || *format == "json":
-		return ok(body())
-	case isCSV(format) && table != nil:
+	if isCSV(format) {
 		return csv(table())
-	default:
-		return reply(http.StatusBadRequest, "format is not known, want json or csv")
 	}
+	return ok(body())
 }
 
 // csv responds with 200 and a table.

@@ -3,7 +3,6 @@ package handler
 import (
 	"context"
 	stderrors "errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -38,7 +37,7 @@ func (h *Handler) GetDatarFleet(p datarapi.GetDatarFleetParams) middleware.Respo
 	}
 	now := h.now()
 	if isCSV(p.Format) {
-		return csv(insight.FleetTable(fleet, func(s *datar.FleetServer) string { return silentText(s, now) }))
+		return csv(insight.FleetTable(fleet, now))
 	}
 	return datarapi.NewGetDatarFleetOK().WithPayload(fleetModel(fleet, now))
 }
@@ -53,35 +52,8 @@ func fleetModel(f *datar.Fleet, now time.Time) *models.DatarFleet {
 			return &models.DatarFleetServer{
 				Name: &s.Name, Kind: new(string(s.Kind)), State: new(string(s.State)),
 				Recorded: &s.Recorded, Stored: &s.Stored, Pending: &s.Pending, Dropped: s.Dropped, LastFlushAt: timeModel(s.LastFlush),
-				Text: silentText(s, now),
+				Text: insight.SilentText(s, now).String(),
 			}
 		}),
 	}
-}
-
-// silentText describes why a server is silent. It returns "" if the server is not silent.
-func silentText(s *datar.FleetServer, now time.Time) string {
-	if s.State != datar.StateSilent {
-		return ""
-	}
-	if ahead := s.LastHeard.Sub(now); ahead > 0 {
-		return fmt.Sprintf("Its clock is or was %s ahead of this server's, so its counts may be in hours to come. If it is right now, this ends when that time has passed.", age(ahead))
-	}
-	return fmt.Sprintf("Not heard of for %s, and did not end: its counts may still come, up to 90 days late.", age(now.Sub(s.LastHeard)))
-}
-
-// age formats an elapsed time in whole days, hours, minutes or seconds, rounded down.
-func age(d time.Duration) string {
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}} {
-		switch n := d / unit.length; {
-		case n == 1:
-			return "1 " + unit.name
-		case n > 1:
-			return fmt.Sprintf("%d %ss", n, unit.name)
-		}
-	}
-	return fmt.Sprintf("%d seconds", d/time.Second)
 }

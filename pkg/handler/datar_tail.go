@@ -2,7 +2,6 @@ package handler
 
 import (
 	"encoding/json"
-	stderrors "errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -34,11 +33,7 @@ func (h *Handler) GetDatarFlagTail(p datarapi.GetDatarFlagTailParams) middleware
 	}
 	listener, err := h.tail.Listen(p.FlagID)
 	if err != nil {
-		status := http.StatusInternalServerError
-		if stderrors.Is(err, insight.ErrTailFull) {
-			status = http.StatusTooManyRequests
-		}
-		return reply(status, err.Error())
+		return h.fail(p.HTTPRequest, err)
 	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
 		defer listener.Close()

@@ -35,6 +35,7 @@ var statuses = []struct {
 	{entity.ErrConflict, http.StatusConflict},
 	{datar.ErrInvalidQuery, http.StatusBadRequest},
 	{datar.ErrFlagNotFound, http.StatusNotFound},
+	{insight.ErrTailFull, http.StatusTooManyRequests},
 	{forward.ErrElsewhere, http.StatusNotImplemented},
 }
 

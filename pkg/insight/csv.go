@@ -93,9 +93,8 @@ func FlagSummaryTable(b *datar.FlagBreakdown) *Table {
 	return t
 }
 
-// FleetTable has one row for each server, with the sum of its dropped evaluations. text returns the
-// description of a server.
-func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table {
+// FleetTable has one row for each server, with the sum of its dropped evaluations.
+func FleetTable(fleet *datar.Fleet, now time.Time) *Table {
 	t := &Table{Header: []string{"name", "kind", "state", "lastFlushAt", "recorded", "stored", "pending", "dropped", "text"}}
 	for i := range fleet.Servers {
 		s := &fleet.Servers[i]
@@ -103,7 +102,7 @@ func FleetTable(fleet *datar.Fleet, text func(*datar.FleetServer) string) *Table
 		for _, n := range s.Dropped {
 			dropped += n
 		}
-		t.add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), text(s))
+		t.add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), SilentText(s, now).String())
 	}
 	return t
 }

@@ -1,6 +1,8 @@
 package insight
 
 import (
+	"time"
+
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
@@ -50,4 +52,15 @@ func Imbalances(f *datar.Fleet) []Imbalance {
 		}
 	}
 	return list
+}
+
+// SilentText describes why a server is silent. It is empty for a server that is not.
+func SilentText(s *datar.FleetServer, now time.Time) catalog.Message {
+	if s.State != datar.StateSilent {
+		return catalog.Message{}
+	}
+	if ahead := s.LastHeard.Sub(now); ahead > 0 {
+		return catalog.Say("api.silent.ahead", "span", catalog.Span(ahead))
+	}
+	return catalog.Say("api.silent", "span", catalog.Span(now.Sub(s.LastHeard)))
 }
