@@ -468,11 +468,15 @@ func applyShares(s *Segment, definitions []DistributionDefinition) []Distributio
 func (c *definitionChecker) settleShares(path string, f *Flag, s *Segment, kept bool) {
 	shares := slices.Clone(s.Distributions)
 	settled := shares[:0]
+	given := map[*Variant]bool{}
 	for i, share := range shares {
 		at := fmt.Sprintf("%s.distributions[%d]", path, i)
 		v := variantFor(f, &share)
 		switch {
+		case given[v] && v != nil && !kept:
+			c.add(at, "api.definition.twice", "what", repeated(v.Key))
 		case v != nil:
+			given[v] = true
 			share.VariantID, share.VariantKey = v.ID, v.Key
 			settled = append(settled, share)
 		case kept && share.Percent == 0:

@@ -114,10 +114,14 @@ func TestADefinitionThatBreaksARuleSavesNothing(t *testing.T) {
 			change func(d *entity.Definition)
 			want   string
 		}{
-			"foreign segment":         {func(d *entity.Definition) { d.Segments[0].ID = 99 }, "segments[0].id: segment 99 does not belong to flag 2"},
-			"foreign variant":         {func(d *entity.Definition) { d.Variants[1].ID = 99 }, "variants[1].id: variant 99"},
-			"foreign constraint":      {func(d *entity.Definition) { d.Segments[0].Constraints[0].ID = 99 }, "segments[0].constraints[0].id: constraint 99"},
-			"foreign share":           {func(d *entity.Definition) { d.Segments[0].Distributions[0].VariantID = 99 }, "segments[0].distributions[0].variantID"},
+			"foreign segment":    {func(d *entity.Definition) { d.Segments[0].ID = 99 }, "segments[0].id: segment 99 does not belong to flag 2"},
+			"foreign variant":    {func(d *entity.Definition) { d.Variants[1].ID = 99 }, "variants[1].id: variant 99"},
+			"foreign constraint": {func(d *entity.Definition) { d.Segments[0].Constraints[0].ID = 99 }, "segments[0].constraints[0].id: constraint 99"},
+			"foreign share":      {func(d *entity.Definition) { d.Segments[0].Distributions[0].VariantID = 99 }, "segments[0].distributions[0].variantID"},
+			"share twice": {func(d *entity.Definition) {
+				shares := d.Segments[0].Distributions
+				d.Segments[0].Distributions = []entity.DistributionDefinition{{VariantID: shares[0].VariantID, Percent: 60}, {VariantKey: shares[0].VariantKey, Percent: 40}}
+			}, "segments[0].distributions[1]: "},
 			"segment twice":           {func(d *entity.Definition) { d.Segments[1].ID = d.Segments[0].ID }, "is named twice"},
 			"sum":                     {func(d *entity.Definition) { d.Segments[0].Distributions[0].Percent = 61 }, "segments[0].distributions: the percents add up to 101, want 100"},
 			"rollout":                 {func(d *entity.Definition) { d.Segments[0].RolloutPercent = 101 }, "segments[0].rolloutPercent"},

@@ -806,3 +806,77 @@ func TestNoticesAreForPages(t *testing.T) {
 		}
 	}
 }
+
+// TestButtonsRefuseToGrowAFormBeyondItsLimit: the next submit of a larger form could not be read, so the button names the limit,
+// and the form is as before.
+func TestButtonsRefuseToGrowAFormBeyondItsLimit(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	flag := f.flags[f.full]
+	grow(flag)
+	flag.Segments = flag.Segments[:76]
+	for _, button := range []string{"add-segment", "add-variant", "add-constraint.0"} {
+		form := f.form(t)
+		form.Set("description", "typed")
+		form.Set("s.0.rollout", "33")
+		if button == "add-constraint.0" { // 26 more
+			for i := range 26 {
+				for _, field := range []string{"id", "property", "operator", "value"} {
+					form.Set(fmt.Sprintf("s.0.c.%d.%s", i+2, field), "")
+				}
+			}
+		}
+		for n := 0; ; n++ { // until the button is refused
+			a := f.press(t, form, button)
+			next := fields(t, a, "edit")
+			if a.status == http.StatusOK {
+				if count := len(next) + 2; count > 10_000 || len(next) <= len(form) {
+					t.Fatalf("%s: the form grows from %d to %d fields", button, len(form)+2, count)
+				}
+				form = next
+				continue
+			}
+			if (n == 0) != (button == "add-segment") || a.status != http.StatusBadRequest || len(next)+1 != len(form) || next.Get("description") != "typed" || next.Get("s.0.rollout") != "33" {
+				t.Errorf("%s after %d times: %d, %d of %d fields, description %q", button, n, a.status, len(next), len(form), next.Get("description"))
+			}
+			alert := ""
+			each(a.root, func(n *html.Node) {
+				if id, _ := attr(n, "id"); id == "errors" {
+					alert = text(n)
+				}
+			})
+			if !strings.Contains(alert, "Nothing was added") || !strings.Contains(alert, "at most 10,000") {
+				t.Errorf("%s: the error is %q", button, alert)
+			}
+			if a := f.press(t, next, "review"); a.status != http.StatusOK {
+				t.Errorf("%s: the form cannot be sent any more: %d", button, a.status)
+			}
+			break
+		}
+	}
+}
+
+// TestErrorsOfSharesAreAtTheirVariants: shares that are empty are not in the definition, whose problems have other places.
+func TestErrorsOfSharesAreAtTheirVariants(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	form := f.form(t)
+	for i := range 3 {
+		form = fields(t, f.press(t, form, "add-variant"), "edit")
+		form.Set(fmt.Sprintf("v.%d.key", i+2), fmt.Sprint("new-", i))
+	}
+	for place, share := range []string{"", "40", "", "20", "40"} {
+		form.Set(fmt.Sprintf("s.0.d.%d", place), share)
+	}
+	form.Set("v.4.key", "new-1") // so the share of the fifth variant is for a key that the fourth has
+	a := f.press(t, form, "review")
+	var where []string
+	each(a.root, func(n *html.Node) {
+		if href, ok := attr(n, "href"); ok && n.Data == "a" && strings.HasPrefix(href, "#f-s.0.") {
+			where = append(where, href+" "+text(n))
+		}
+	})
+	if len(where) != 1 || !strings.HasPrefix(where[0], "#f-s.0.d.4 Segment 1, share of variant 5: ") {
+		t.Errorf("the errors are at %q in %s", where, text(a.root))
+	}
+}

@@ -159,6 +159,17 @@ func (u *UI) checkSize(d *form) error {
 	return nil
 }
 
+// checkGrown reports, as entity.ErrInvalid, a form that a button has made larger than a browser can send.
+func (u *UI) checkGrown(d *form) error {
+	if err := u.checkSize(d); err != nil {
+		return err
+	}
+	if n := d.fields(); n > maxFormFields {
+		return entity.Invalid("%s", u.text.plain("edit.err.full", "n", n, "most", maxFormFields))
+	}
+	return nil
+}
+
 // unixLines ends lines as a text area of a browser does, before it sends them.
 func unixLines(text string) string {
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
@@ -413,6 +424,25 @@ func (d *form) definition(text *texts) (entity.Definition, []fieldError) {
 		out.Segments[i] = one
 	}
 	return out, errs
+}
+
+// placed returns the field of a share by the place of its variant. Problems have the places of the shares in the definition,
+// which has no empty shares.
+func (d *form) placed(field string) string {
+	var segment, share int
+	if _, err := fmt.Sscanf(field, "s.%d.d.%d", &segment, &share); err != nil || segment >= len(d.Segments) {
+		return field
+	}
+	for place, percent := range d.Segments[segment].Shares {
+		if percent == "" {
+			continue
+		}
+		if share == 0 {
+			return fmt.Sprintf("s.%d.d.%d", segment, place)
+		}
+		share--
+	}
+	return field
 }
 
 // parseAttachment parses a JSON object; an empty string is an empty object. The error has line and column.

@@ -149,14 +149,24 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)
 	typed.keepLines(base)
+	before := typed.fields()
 	if place, ok := strings.CutPrefix(action, "undo."); ok {
 		u.undo(base, typed, place)
 		action = "review"
 	} else {
 		typed.act(action)
 	}
-	if err := u.checkSize(typed); err != nil { // the button may have added a part
-		return err
+	if typed.fields() > before { // the button has added a part
+		if full := u.checkGrown(typed); full != nil {
+			typed = parseForm(r.PostForm)
+			typed.keepLines(base)
+			p, d := u.targetingPage(r, base, typed, stale)
+			p.Data = d
+			d.omitErrorsOfNewParts()
+			d.Summary = append([]fieldError{{"", u.text.problem(full)}}, d.Summary...)
+			u.render(rw, r, http.StatusBadRequest, "targeting.html", p)
+			return nil
+		}
 	}
 	if action == "save" {
 		return u.save(rw, r, f, typed)
@@ -227,7 +237,7 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	}
 	after, problems := d.Apply(base)
 	for _, problem := range problems {
-		field := fieldOf(problem.Path)
+		field := typed.placed(fieldOf(problem.Path))
 		if field == "" || !seen[field] {
 			seen[field] = true
 			errs = append(errs, fieldError{field, u.problemWords(typed, field, problem.Message)})
