@@ -235,3 +235,21 @@ func TestNarrowPages(t *testing.T) {
 	p.visit("/ui/deleted")
 	p.until("the button that restores a flag on the screen", `(({left, right}) => left >= 0 && right <= innerWidth)(document.querySelector("main .btn").getBoundingClientRect())`)
 }
+
+// TestTryItOnPhones: unsaved changes can be tried on the narrowest screens, where the bar of the form has no line for each button.
+func TestTryItOnPhones(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	p := open(t, s)
+	for _, width := range []int64{320, 390, 480} {
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 640, DeviceScaleFactor: 1, Mobile: true})
+		p.visit("/ui/flags/1/targeting")
+		p.fill("s.0.rollout", "80")
+		p.has("Rollout")
+		p.until("three buttons in one line", `((tops, boxes) => boxes.length === 3 && new Set(tops).size === 1 && boxes.every((b) => b.left >= 0 && b.right <= innerWidth && b.height >= 44))(
+			[...document.querySelectorAll(".savebar .btn")].map((e) => e.getBoundingClientRect().top), [...document.querySelectorAll(".savebar .btn")].map((e) => e.getBoundingClientRect()))`)
+		p.press("Try it")
+		p.has("With 1 unsaved change.")
+	}
+}
