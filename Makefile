@@ -85,10 +85,10 @@ CHDB_PART := ^Test(TooManyParts|ManyStartAtOnce|ClickHouseClockIsWrong|QueryOfTh
 test-chdb-part: ## the part of test-chdb that takes less than a minute
 	FLAGR_TEST_REQUIRE_SERVERS= $(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 10m -run '$(CHDB_PART)' ./pkg/datar/chstore
 
-test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts
-	integration_tests/services/clickhousecluster/run.sh sh -c "\
-		$(GO) test -count=1 -timeout 40m -run '/^cluster$$' ./pkg/datar/chstore && \
-		$(GO) test -count=1 -timeout 20m -run 'ClickHouse(AnswersAlike|Move)' ./integration_tests -server $(abspath $(BINARY))"
+test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts: a minute and a half
+	FLAGR_TEST_REQUIRE_SERVERS= integration_tests/services/clickhousecluster/run.sh sh -c "\
+		$(TESTSUM) $(GO) test -count=1 -timeout 20m -parallel 4 -run '/^cluster$$' ./pkg/datar/chstore && \
+		$(TESTSUM) $(GO) test -count=1 -timeout 20m -run 'ClickHouse(AnswersAlike|Move)' ./integration_tests -server $(abspath $(BINARY))"
 
 cross: ## build the server for other systems and machines, and what needs none of its libraries for all of them
 	@for system in linux darwin windows; do for machine in amd64 arm64; do \

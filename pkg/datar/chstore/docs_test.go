@@ -35,10 +35,14 @@ func TestQueryOfTheDocs(t *testing.T) {
 		}
 		apply(t, s, "sender", 1, matched(1, hour+30, 7), matched(3, hour, 20))
 		const want = "3\t20\n1\t19\n"
+		got := execute(t, address, query+" FORMAT TabSeparated")
 		if onCluster(t, address) { // the query may read a replica that does not have the rows yet
-			await(t, "all replicas", func() bool { return execute(t, address, query+" FORMAT TabSeparated") == want })
+			await(t, "all replicas", func() bool {
+				got = execute(t, address, query+" FORMAT TabSeparated")
+				return got == want
+			})
 		}
-		if got := execute(t, address, query+" FORMAT TabSeparated"); got != want {
+		if got != want {
 			t.Errorf("the query returns %q, want %q", got, want)
 		}
 		totals, err := s.Totals(t.Context(), datar.TotalsQuery{From: hour, To: hour + 48, FlagID: 1, GroupBy: datar.ByFlag})
