@@ -59,6 +59,7 @@ var ofDescription = []statement{
 		[]string{"datar/ingest.MaxCount", "datar/ingest.maxAge h", "datar/ingest.maxSkew min"},
 	},
 	{`from edge servers; at most ([\d,]+)`, []string{"datar/ingest.MaxUnknown"}},
+	{`adopted maxItems (\d+)`, []string{"datar.MaxAdoptedRuns"}},
 	{`keeps at most ([\d,]+) keys and IDs per hour, each cut to (\d+) bytes`, []string{"datar.unknownPerHour", "datar.MaxAsked"}},
 	{`requested key or ID, cut to (\d+) bytes`, []string{"datar.MaxAsked"}},
 	{`key or ID, cut to (\d+) bytes; .* beyond ([\d,]+) per server and hour`, []string{"datar.MaxAsked", "datar.unknownPerHour"}},

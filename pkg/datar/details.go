@@ -158,8 +158,23 @@ type ServerRecord struct {
 	// last time of a drop, or zero if there was none.
 	Dropped             map[string]int64
 	FirstDrop, LastDrop time.Time
+	// Journal tells where the run keeps its counts until they are stored. It is nil in records of earlier versions, and
+	// of senders that do not tell.
+	Journal *JournalRecord
 	// missing: queries may not include all stored counts of the run, because the store lags. Engine.Servers sets it.
 	missing bool
+}
+
+// MaxAdoptedRuns is the maximum length of JournalRecord.Adopted.
+const MaxAdoptedRuns = 32
+
+// JournalRecord is the part of a ServerRecord about journals. With it, others know which counts of a killed run may be
+// lost: those after its last flush, unless all were in a journal that another run found.
+type JournalRecord struct {
+	// InMemory: some counts of the run are in memory only.
+	InMemory bool `json:"in_memory,omitempty"`
+	// Adopted has the runs whose journals this run found, the newest last: at most MaxAdoptedRuns.
+	Adopted []string `json:"adopted,omitempty"`
 }
 
 // EventRows returns the events of rows: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and

@@ -61,6 +61,8 @@ type Engine struct {
 		since   time.Time // time of the first evaluation that no flush may have stored, before any flush
 		stored  int64     // evaluations that the store confirmed
 		adopted int64     // evaluations that earlier processes recorded, and left in journals
+		// adoptedRuns are the runs of these processes, as in JournalRecord.
+		adoptedRuns []string
 		kept    int64     // evaluations that Close left in journals
 		// refreshed is the start of the newest flush for a query, confirmed or not.
 		refreshed time.Time
@@ -122,13 +124,13 @@ func New(options Options) (*Engine, error) {
 	}
 	e.lifetime, e.endLife = context.WithCancel(context.Background())
 	e.table.Store(newTable(0))
+	if e.details != nil {
+		e.flushing.reporter = newReporter(options)
+	}
 	if options.Journal.Dir != "" {
 		if err := e.openJournals(); err != nil {
 			return nil, err
 		}
-	}
-	if e.details != nil {
-		e.flushing.reporter = newReporter(options)
 	}
 	return e, nil
 }

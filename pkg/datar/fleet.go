@@ -200,7 +200,7 @@ func losses(records []ServerRecord, now time.Time) []int64 {
 	for i, r := range records {
 		adopted[i] = r.Adopted
 	}
-	explained := make([]bool, len(records))
+	explained, recovered := make([]bool, len(records)), recoveredRuns(records)
 	for i, r := range records {
 		if r.Ended {
 			continue
@@ -210,7 +210,7 @@ func losses(records []ServerRecord, now time.Time) []int64 {
 			explained[j] = true
 			left -= take(&adopted[j], left)
 		}
-		if r.isFollowed(records[i+1:], now) {
+		if r.isFollowed(records[i+1:], now) && !r.isKept(recovered) {
 			lost[i] = left
 		}
 	}
@@ -231,6 +231,24 @@ func losses(records []ServerRecord, now time.Time) []int64 {
 		}
 	}
 	return lost
+}
+
+// recoveredRuns returns the runs whose journals another run has found.
+func recoveredRuns(records []ServerRecord) map[string]bool {
+	recovered := map[string]bool{}
+	for _, r := range records {
+		if r.Journal != nil {
+			for _, run := range r.Journal.Adopted {
+				recovered[run] = true
+			}
+		}
+	}
+	return recovered
+}
+
+// isKept reports whether all counts of a killed run were in a journal that another run has found.
+func (r ServerRecord) isKept(recovered map[string]bool) bool {
+	return r.Journal != nil && !r.Journal.InMemory && recovered[r.Run]
 }
 
 // take reduces from by n or to 0, and returns by how much.
@@ -330,7 +348,8 @@ type Completeness struct {
 	// another one without having ended, and that no run has adopted.
 	Dropped int64
 	// Drops are times within the window in which runs dropped evaluations, or from the last flush of a run that did
-	// not end to the start of the next. Gaps are times of more than five minutes
+	// not end to the start of the next, unless all of its counts were in a journal that another run has found. How many
+	// evaluations that are is not known, so Dropped can be 0. Gaps are times of more than five minutes
 	// without a running server, after the first server in the store. Both are in ascending order.
 	Drops, Gaps []Interval
 	// DetailedFrom is the start of the details in the store: before it there are only totals of days. It is zero if
@@ -489,13 +508,17 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 	return c
 }
 
-// addLost adds what was lost within the window with runs that did not end.
+// addLost adds what was lost within the window with runs that did not end. A run without a journal, or whose journal no
+// other run has found, may also have lost what it counted after its last record: how much that was is not known.
 func (c *Completeness) addLost(records []ServerRecord, from, to, now time.Time) {
+	recovered := recoveredRuns(records)
 	for i, n := range losses(records, now) {
-		if n == 0 {
+		r := records[i]
+		doubtful := r.Journal != nil && !r.Ended && !r.isKept(recovered) && r.isFollowed(records[i+1:], now)
+		if n == 0 && !doubtful {
 			continue
 		}
-		unknown := Interval{latest(records[i].LastFlush, records[i].Start), nextStart(records[i], records[i+1:])}
+		unknown := Interval{latest(r.LastFlush, r.Start), nextStart(r, records[i+1:])}
 		if !unknown.To.After(from) || !unknown.From.Before(to) {
 			continue
 		}

@@ -254,6 +254,102 @@ func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
 	}
 }
 
+// TestKilledRunsAreDoubtfulUntilTheirJournalIsFound has a server that had stored everything before it was killed. Nobody
+// knows what it counted afterward, unless another run has found its journal.
+func TestKilledRunsAreDoubtfulUntilTheirJournalIsFound(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	killed := func(pending int64, journal *datar.JournalRecord) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: "a", Run: "1", Kind: datar.KindServer, Start: at(-100), At: at(-60), LastFlush: at(-61), FlushInterval: time.Minute,
+			Recorded: 6 + pending, Stored: 6, Pending: pending, Journal: journal,
+		}
+	}
+	next := func(name string, start int, adopted ...string) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: name, Run: name + "2", Kind: datar.KindServer, Start: at(start), At: noon, FlushInterval: time.Minute, Journal: &datar.JournalRecord{Adopted: adopted},
+		}
+	}
+	inFile := &datar.JournalRecord{}
+	ended := killed(0, inFile)
+	ended.Ended = true
+	application := killed(0, nil)
+	application.Kind = datar.KindApplication
+	doubt := []datar.Interval{{From: at(-61), To: at(-50)}}
+	for name, test := range map[string]struct {
+		records []datar.ServerRecord
+		dropped int64
+		drops   []datar.Interval
+	}{
+		"no run found its journal":         {[]datar.ServerRecord{killed(0, inFile), next("a", -50)}, 0, doubt},
+		"its next run did":                 {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "0", "1")}, 0, nil},
+		"another server did":               {[]datar.ServerRecord{killed(0, inFile), next("a", -50), next("b", -200, "1")}, 0, nil},
+		"the journal of another run":       {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "3")}, 0, doubt},
+		"some counts were in memory":       {[]datar.ServerRecord{killed(0, &datar.JournalRecord{InMemory: true}), next("a", -50, "1")}, 0, doubt},
+		"with counts that were pending":    {[]datar.ServerRecord{killed(4, inFile), next("a", -50)}, 4, doubt},
+		"found with what was pending":      {[]datar.ServerRecord{killed(4, inFile), next("a", -50, "1")}, 0, nil},
+		"it may still come back":           {[]datar.ServerRecord{killed(0, inFile)}, 0, nil},
+		"it ended":                         {[]datar.ServerRecord{ended, next("a", -50)}, 0, nil},
+		"an earlier version, not known":    {[]datar.ServerRecord{killed(0, nil), next("a", -50)}, 0, nil},
+		"an application counts for itself": {[]datar.ServerRecord{application, next("a", -50)}, 0, nil},
+	} {
+		got := datar.CompletenessOf(test.records, at(-90), at(0), noon)
+		if diff := cmp.Diff(test.drops, got.Drops); got.Dropped != test.dropped || diff != "" {
+			t.Errorf("%s: %d dropped, want %d (-want +got):\n%s", name, got.Dropped, test.dropped, diff)
+		}
+	}
+}
+
+// TestKillsWithoutAJournalAreDoubtful restarts an engine after kills, with its journals, with journals that are gone, and
+// without any.
+func TestKillsWithoutAJournalAreDoubtful(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change   func(o *datar.Options)
+		restart  func(t *testing.T, h *host)
+		doubtful bool
+	}{
+		"journals":      {},
+		"gone journals": {restart: func(t *testing.T, h *host) { h.dir = t.TempDir() }, doubtful: true},
+		"no journals":   {change: func(o *datar.Options) { o.Journal = datar.JournalOptions{} }, doubtful: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			start := func() fixture {
+				if test.change == nil {
+					return h.start()
+				}
+				return setup(t, func(o *datar.Options) {
+					*o = h.options()
+					test.change(o)
+				})
+			}
+			first := start()
+			first.record(1, 1, 1, 10)
+			first.flush(t)
+			first.record(1, 1, 1, 5)
+			first.Crash()
+			if test.restart != nil {
+				test.restart(t, h)
+			}
+			h.clock.advance(10 * time.Minute)
+			second := start()
+			second.flush(t)
+			c, err := second.Completeness(t.Context(), noon.Add(-time.Hour), h.clock.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := []datar.Interval{{From: noon, To: h.clock.Now()}}; test.doubtful != (cmp.Diff(want, c.Drops) == "") {
+				t.Errorf("drops are %v, want %v: %t", c.Drops, want, test.doubtful)
+			}
+			if !test.doubtful {
+				h.wantStored(15)
+			}
+		})
+	}
+}
+
 // TestAdoptedCountsDoNotHideOtherLosses: what a run adopted includes what a killed run counted after its last record, so
 // it may be more than was pending.
 func TestAdoptedCountsDoNotHideOtherLosses(t *testing.T) {

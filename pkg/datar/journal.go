@@ -51,6 +51,8 @@ type journalHeader struct {
 	checksum         uint32 // CRC-32 (IEEE) of the bytes before
 	_                uint32
 	begun            atomic.Int64 // sequence of the newest batch
+	// run is the run that counts in the file, as in its ServerRecord. Files of earlier versions have zeros here.
+	run [64]byte
 }
 
 func (h *journalHeader) sum() uint32 {
@@ -60,6 +62,7 @@ func (h *journalHeader) sum() uint32 {
 
 type journal struct {
 	path   string
+	run    string   // that created the file, if it is known
 	file   *os.File // holds the lock
 	mapped []byte
 	header *journalHeader
@@ -78,8 +81,8 @@ func journalPath(dir, database, writer string) string {
 	return filepath.Join(dir, "datar-"+database+"."+writer+".journal")
 }
 
-// createJournal creates a file for a new arena. The file gets its name only when it is complete and locked.
-func createJournal(dir, database string, w writer, slots int) (_ *arena, err error) {
+// createJournal creates a file for a new arena of a run. The file gets its name only when it is complete and locked.
+func createJournal(dir, database, run string, w writer, slots int) (_ *arena, err error) {
 	path := journalPath(dir, database, w.id)
 	file, err := os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) { // left by a process that was killed at this point: no other process has this writer
@@ -111,6 +114,7 @@ func createJournal(dir, database string, w writer, slots int) (_ *arena, err err
 	h.order, h.version, h.slots, h.slotSize = 1, journalVersion, uint32(slots), slotSize
 	copy(h.database[:], database)
 	copy(h.writer[:], w.id)
+	copy(h.run[:], run)
 	h.checksum = h.sum()
 	h.begun.Store(w.sequence)
 	a.flushing.writer = w
@@ -225,6 +229,7 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 	if err != nil {
 		return nil, err
 	}
+	a.journal.run = text(a.journal.header.run)
 	a.flushing.writer.id = writer
 	a.engineMu.detached = true
 	a.counters = of.counters

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,10 +130,22 @@ func (e *Engine) newRecord(s Stats) ServerRecord {
 		Name: r.name, Run: r.run, Kind: r.kind, Start: toMilli(r.start), At: toMilli(e.options.Now()),
 		FlushInterval: e.options.FlushInterval, LastFlush: toMilli(s.LastFlush), Adopted: s.Adopted, Dropped: map[string]int64{},
 	}
+	record.Journal = e.journalRecord()
 	if first := e.drops.first.Load(); first != 0 {
 		record.FirstDrop, record.LastDrop = time.UnixMilli(first).UTC(), time.UnixMilli(e.drops.last.Load()).UTC()
 	}
 	return record
+}
+
+// journalRecord returns what the record tells about journals.
+func (e *Engine) journalRecord() *JournalRecord {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	inMemory := func(a *arena) bool { return a.journal == nil }
+	return &JournalRecord{
+		InMemory: e.options.Journal.Dir == "" || e.mu.inMemory || slices.ContainsFunc(e.mu.arenas, inMemory),
+		Adopted:  slices.Clone(e.mu.adoptedRuns),
+	}
 }
 
 // toMilli truncates the time to the precision of a ServerRecord.

@@ -2,6 +2,7 @@ package datar
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -48,7 +49,7 @@ func (e *Engine) prepareSpare() {
 	w := e.newWriterLocked()
 	e.mu.Unlock()
 
-	spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), w, e.arenaSlots())
+	spare, err := createJournal(e.options.Journal.Dir, e.options.Store.Identity(), e.flushing.reporter.run, w, e.arenaSlots())
 	if err != nil {
 		e.noteSpareFailure(now, w, err)
 		return
@@ -101,7 +102,7 @@ func (e *Engine) keepCounting(now time.Time, w writer) (first bool) {
 // openJournals creates the first journal, and adopts those of ended processes.
 func (e *Engine) openJournals() error {
 	dir := e.options.Journal.Dir
-	first, err := createJournal(dir, e.options.Store.Identity(), writer{id: newWriterID()}, e.arenaSlots())
+	first, err := createJournal(dir, e.options.Store.Identity(), e.flushing.reporter.run, writer{id: newWriterID()}, e.arenaSlots())
 	if err != nil {
 		err = fmt.Errorf("datar: Options.Journal.Dir: the directory %q cannot be used for journals: %w: %w", dir, ErrJournal, err)
 		if e.options.Journal.Required {
@@ -153,9 +154,15 @@ func (e *Engine) takeOver(adopted []*arena, failed bool) (left map[string]int64,
 			left[a.journal.path] = n
 			e.mu.adopted += n
 		}
+		if run := a.journal.run; run != "" && !slices.Contains(e.mu.adoptedRuns, run) {
+			e.mu.adoptedRuns = append(e.mu.adoptedRuns, run)
+		}
 		if first := a.earliestLocked(); first.Before(e.mu.since) {
 			e.mu.since = first
 		}
+	}
+	if more := len(e.mu.adoptedRuns) - MaxAdoptedRuns; more > 0 {
+		e.mu.adoptedRuns = slices.Delete(e.mu.adoptedRuns, 0, more)
 	}
 	if len(adopted) > 0 {
 		e.mu.arenas = append(adopted, e.mu.arenas...) // the last one takes new keys

@@ -614,6 +614,10 @@ func TestComplete(t *testing.T) {
 	if c := insight.CompleteOf(in); c.Dropped != 3+4 || len(c.Holes) != 3 || c.Holes[2] != lost {
 		t.Errorf("got %+v", c)
 	}
+	in.Servers[0].Pending, in.Servers[0].Journal = 0, &datar.JournalRecord{} // and no run found the journal
+	if c := insight.CompleteOf(in); c.Dropped != 3 || len(c.Holes) != 3 || c.Holes[2] != lost {
+		t.Errorf("got %+v", c)
+	}
 	in.Servers = in.Servers[:1] // no server has run since
 	if c := insight.CompleteOf(in); len(c.Holes) != 2 || c.Holes[1].Why != insight.WhyNoServer || !c.Holes[1].To.Equal(now) {
 		t.Errorf("got %+v", c.Holes)

@@ -523,11 +523,15 @@ func (s *stater) checkAllHeard() Check {
 }
 
 func (s *stater) checkNoneLost() Check {
-	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0}
+	hole := slices.IndexFunc(s.Complete.Holes, func(h Hole) bool { return h.Why == WhyDropped })
+	c := Check{Check: CheckNoneLost, OK: s.Complete.Dropped == 0 && hole < 0}
 	switch {
 	case s.WithoutTexts:
 	case c.OK:
 		c.Text = s.text("api.check.kept", "days", s.Days)
+	case s.Complete.Dropped == 0:
+		h := s.Complete.Holes[hole]
+		c.Text = s.text("api.check.doubtful", "from", catalog.Minute(h.From), "to", catalog.Minute(h.To))
 	default:
 		c.Text = s.text("api.check.dropped", "n", s.Complete.Dropped, "days", s.Days)
 	}

@@ -56,9 +56,15 @@ func TestStates(t *testing.T) {
 			everybody(in.Flag)
 			in.Flag.Segments[0].Constraints = []entity.Constraint{{Property: "x", Operator: "EQ", Value: "1"}}
 		}, []datar.Row{blue}, insight.StateActive, false, "", insight.AnswerNo},
-		"one-sided":          {nil, []datar.Row{blue, noMatch}, insight.StateOneSided, false, "got `blue`; the configuration can also give `green`", insight.AnswerNo},
-		"active":             {nil, []datar.Row{blue, row(datar.Matched, 62, 23, 117, 1, lately)}, insight.StateActive, false, "11 of 11 evaluations", insight.AnswerNo},
-		"silent servers":     {func(in *insight.StateInput) { in.Complete.Silent = 1 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"one-sided":      {nil, []datar.Row{blue, noMatch}, insight.StateOneSided, false, "got `blue`; the configuration can also give `green`", insight.AnswerNo},
+		"active":         {nil, []datar.Row{blue, row(datar.Matched, 62, 23, 117, 1, lately)}, insight.StateActive, false, "11 of 11 evaluations", insight.AnswerNo},
+		"silent servers": {func(in *insight.StateInput) { in.Complete.Silent = 1 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"something may be lost": {func(in *insight.StateInput) {
+			in.Complete.Holes = append(in.Complete.Holes, insight.Hole{From: in.Now.Add(-time.Hour), To: in.Now, Why: insight.WhyDropped})
+		}, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
+		"records were off for an hour": {func(in *insight.StateInput) {
+			in.Complete.Holes = append(in.Complete.Holes, insight.Hole{From: in.Now.Add(-time.Hour), To: in.Now, Why: insight.WhyNoServer})
+		}, nil, insight.StateInactive, true, "", insight.AnswerYes},
 		"something was lost": {func(in *insight.StateInput) { in.Complete.Dropped = 1 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
 		"no server":          {func(in *insight.StateInput) { in.Complete.Servers = 0 }, nil, insight.StateInactive, true, "", insight.AnswerUnknown},
 		"by tag only":        {nil, []datar.Row{byTag(blue)}, insight.StateOneSided, false, "", insight.AnswerUnknown},

@@ -7034,6 +7034,28 @@ func init() {
           "format": "int64",
           "example": 60000
         },
+        "journal": {
+          "description": "Where it keeps its counts until they are stored. Omitted if it does not tell.",
+          "type": "object",
+          "properties": {
+            "adopted": {
+              "description": "The runs whose journals it found, the newest last.",
+              "type": "array",
+              "maxItems": 32,
+              "items": {
+                "type": "string"
+              },
+              "example": [
+                "7d0f5f0e-9a52-4c8e-8a35-0f3a4f1c2b11"
+              ]
+            },
+            "in_memory": {
+              "description": "Whether some of its counts are in memory only, so that they are lost if it is killed.",
+              "type": "boolean",
+              "example": false
+            }
+          }
+        },
         "kind": {
           "description": "Kind of the sender. ` + "`" + `application` + "`" + ` is an application, any other value an edge server.",
           "type": "string",
@@ -14554,6 +14576,28 @@ func init() {
         }
       }
     },
+    "DatarSenderJournal": {
+      "description": "Where it keeps its counts until they are stored. Omitted if it does not tell.",
+      "type": "object",
+      "properties": {
+        "adopted": {
+          "description": "The runs whose journals it found, the newest last.",
+          "type": "array",
+          "maxItems": 32,
+          "items": {
+            "type": "string"
+          },
+          "example": [
+            "7d0f5f0e-9a52-4c8e-8a35-0f3a4f1c2b11"
+          ]
+        },
+        "in_memory": {
+          "description": "Whether some of its counts are in memory only, so that they are lost if it is killed.",
+          "type": "boolean",
+          "example": false
+        }
+      }
+    },
     "constraint": {
       "description": "A condition on the context of an entity.",
       "type": "object",
@@ -16599,6 +16643,28 @@ func init() {
           "type": "integer",
           "format": "int64",
           "example": 60000
+        },
+        "journal": {
+          "description": "Where it keeps its counts until they are stored. Omitted if it does not tell.",
+          "type": "object",
+          "properties": {
+            "adopted": {
+              "description": "The runs whose journals it found, the newest last.",
+              "type": "array",
+              "maxItems": 32,
+              "items": {
+                "type": "string"
+              },
+              "example": [
+                "7d0f5f0e-9a52-4c8e-8a35-0f3a4f1c2b11"
+              ]
+            },
+            "in_memory": {
+              "description": "Whether some of its counts are in memory only, so that they are lost if it is killed.",
+              "type": "boolean",
+              "example": false
+            }
+          }
         },
         "kind": {
           "description": "Kind of the sender. ` + "`" + `application` + "`" + ` is an application, any other value an edge server.",

@@ -261,6 +261,13 @@ func (s *Store) migrate(db *gorm.DB) error {
 			return err
 		}
 	}
+	servers := db.Table(s.sql("datar_servers")).Migrator()
+	if !servers.HasColumn(&serverRun{}, "Journal") {
+		s.changes.add("column journal of " + s.sql("datar_servers"))
+		if err := servers.AddColumn(&serverRun{}, "Journal"); err != nil {
+			return err
+		}
+	}
 	events := db.Table(s.sql("datar_hourly_events")).Migrator()
 	for _, column := range []string{"FirstEvaluatedMs", "LastEvaluatedMs", "IngestedCount"} {
 		if !events.HasColumn(&hourlyEvent{}, column) {

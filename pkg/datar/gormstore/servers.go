@@ -29,15 +29,17 @@ type serverRun struct {
 	Dropped     string `gorm:"column:dropped;type:varchar(1024);not null"`
 	FirstDropMs int64  `gorm:"column:first_drop_ms;not null"`
 	LastDropMs  int64  `gorm:"column:last_drop_ms;not null"`
+	// Journal is a datar.JournalRecord as JSON, or empty.
+	Journal string `gorm:"column:journal;type:varchar(2048);not null;default:''"`
 }
 
 const (
 	updateServer = `UPDATE datar_servers SET kind = ?, started_ms = ?, at_ms = ?, last_flush_ms = ?, flush_interval_ms = ?, ended = ?,
-		recorded = ?, adopted = ?, stored = ?, pending = ?, dropped = ?, first_drop_ms = ?, last_drop_ms = ?
+		recorded = ?, adopted = ?, stored = ?, pending = ?, dropped = ?, first_drop_ms = ?, last_drop_ms = ?, journal = ?
 		WHERE name = ? AND run = ? AND at_ms <= ?`
 	insertServer = `INSERT INTO datar_servers (kind, started_ms, at_ms, last_flush_ms, flush_interval_ms, ended,
-		recorded, adopted, stored, pending, dropped, first_drop_ms, last_drop_ms, name, run)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		recorded, adopted, stored, pending, dropped, first_drop_ms, last_drop_ms, journal, name, run)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
 // writeServer writes the record of a server, unless a newer record exists.
@@ -46,9 +48,17 @@ func (s *Store) writeServer(tx *gorm.DB, r *datar.ServerRecord) error {
 	if err != nil {
 		return fmt.Errorf("write the record of server %q: %w", r.Name, err)
 	}
+	journal := ""
+	if r.Journal != nil {
+		text, err := json.Marshal(r.Journal)
+		if err != nil {
+			return fmt.Errorf("write the record of server %q: %w", r.Name, err)
+		}
+		journal = string(text)
+	}
 	values := []any{
 		string(r.Kind), milli(r.Start), milli(r.At), milli(r.LastFlush), r.FlushInterval.Milliseconds(), r.Ended,
-		r.Recorded, r.Adopted, r.Stored, r.Pending, string(dropped), milli(r.FirstDrop), milli(r.LastDrop), r.Name, r.Run,
+		r.Recorded, r.Adopted, r.Stored, r.Pending, string(dropped), milli(r.FirstDrop), milli(r.LastDrop), journal, r.Name, r.Run,
 	}
 	updated := tx.Exec(s.sql(updateServer), append(values, milli(r.At))...)
 	if updated.Error == nil && updated.RowsAffected == 0 {
@@ -91,6 +101,11 @@ func (s *Store) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 		}
 		if err := json.Unmarshal([]byte(r.Dropped), &records[i].Dropped); err != nil {
 			return nil, fmt.Errorf("read the record of server %q: %w", r.Name, err)
+		}
+		if r.Journal != "" {
+			if err := json.Unmarshal([]byte(r.Journal), &records[i].Journal); err != nil {
+				return nil, fmt.Errorf("read the record of server %q: its journal: %w", r.Name, err)
+			}
 		}
 	}
 	return records, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -171,6 +172,8 @@ type Sender struct {
 	Dropped       map[string]int64 `json:"dropped,omitempty"`
 	FirstDrop     int64            `json:"first_drop,omitempty"`
 	LastDrop      int64            `json:"last_drop,omitempty"`
+	// Journal is nil if the sender does not tell.
+	Journal *datar.JournalRecord `json:"journal,omitempty"`
 }
 
 // NewSender converts a record for the wire.
@@ -182,7 +185,7 @@ func NewSender(r *datar.ServerRecord) *Sender {
 		Name: r.Name, Run: r.Run, Kind: string(r.Kind), Start: milli(r.Start), At: milli(r.At), LastFlush: milli(r.LastFlush),
 		FlushInterval: r.FlushInterval.Milliseconds(), Ended: r.Ended,
 		Recorded: r.Recorded, Adopted: r.Adopted, Stored: r.Stored, Pending: r.Pending, Dropped: r.Dropped,
-		FirstDrop: milli(r.FirstDrop), LastDrop: milli(r.LastDrop),
+		FirstDrop: milli(r.FirstDrop), LastDrop: milli(r.LastDrop), Journal: r.Journal,
 	}
 }
 
@@ -190,18 +193,18 @@ func NewSender(r *datar.ServerRecord) *Sender {
 // database.
 func (s *Sender) Record(now time.Time) *datar.ServerRecord {
 	const latest, longest, reasons = 5 * time.Minute, 7 * 24 * time.Hour, 20
-	if s == nil || s.Name == "" || s.Run == "" || len(s.Run) > 36 || datar.CleanServerName(s.Run) != s.Run {
+	if s == nil || s.Name == "" || !isRun(s.Run) {
 		return nil
 	}
 	if s.Start <= 0 || s.At < s.Start || s.At > now.Add(latest).UnixMilli() || s.FlushInterval < 0 || s.FlushInterval > longest.Milliseconds() ||
-		min(s.Recorded, s.Adopted, s.Stored, s.Pending, s.LastFlush, s.FirstDrop, s.LastDrop) < 0 || len(s.Dropped) > reasons {
+		min(s.Recorded, s.Adopted, s.Stored, s.Pending, s.LastFlush, s.FirstDrop, s.LastDrop) < 0 || len(s.Dropped) > reasons || !isValidJournal(s.Journal) {
 		return nil
 	}
 	r := &datar.ServerRecord{
 		Name: datar.CleanServerName(s.Name), Run: s.Run, Kind: datar.KindEdge, Start: fromMilli(s.Start), At: fromMilli(s.At), LastFlush: fromMilli(s.LastFlush),
 		FlushInterval: time.Duration(s.FlushInterval) * time.Millisecond, Ended: s.Ended,
 		Recorded: s.Recorded, Adopted: s.Adopted, Stored: s.Stored, Pending: s.Pending, Dropped: map[string]int64{},
-		FirstDrop: fromMilli(s.FirstDrop), LastDrop: fromMilli(s.LastDrop),
+		FirstDrop: fromMilli(s.FirstDrop), LastDrop: fromMilli(s.LastDrop), Journal: s.Journal,
 	}
 	if s.Kind == string(datar.KindApplication) {
 		r.Kind = datar.KindApplication
@@ -213,6 +216,12 @@ func (s *Sender) Record(now time.Time) *datar.ServerRecord {
 		r.Dropped[reason] = n
 	}
 	return r
+}
+
+func isRun(run string) bool { return run != "" && len(run) <= 36 && datar.CleanServerName(run) == run }
+
+func isValidJournal(j *datar.JournalRecord) bool {
+	return j == nil || len(j.Adopted) <= datar.MaxAdoptedRuns && !slices.ContainsFunc(j.Adopted, func(run string) bool { return !isRun(run) })
 }
 
 // milli and fromMilli keep the zero time.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -363,7 +364,10 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 	next.At, next.LastFlush = first.At.Add(time.Minute), first.At
 	next.Recorded, next.Stored, next.Pending, next.Ended = math.MaxInt32+100, math.MaxInt32+96, 0, true
 	next.Dropped = map[string]int64{"capacity": 4}
-	again := datar.ServerRecord{Name: "flagr-0", Run: "2", Kind: datar.KindServer, Start: next.At, At: next.At, FlushInterval: time.Minute}
+	next.Journal = &datar.JournalRecord{InMemory: true, Adopted: slices.Repeat([]string{"01234567-0123-4567-89ab-0123456789ab"}, datar.MaxAdoptedRuns)}
+	again := datar.ServerRecord{
+		Name: "flagr-0", Run: "2", Kind: datar.KindServer, Start: next.At, At: next.At, FlushInterval: time.Minute, Journal: &datar.JournalRecord{},
+	}
 	edge := datar.ServerRecord{Name: strings.Repeat("é", 31), Run: "1", Kind: datar.KindEdge, Start: start, At: start, FlushInterval: time.Minute}
 	for i, record := range []datar.ServerRecord{first, next, again, first, edge} { // a late record changes nothing
 		batch := datar.Batch{Writer: fmt.Sprint("w", i), Sequence: 1, Server: &record}
@@ -377,8 +381,8 @@ func serverRecords(t *testing.T, s datar.DetailStore) {
 		t.Fatalf("there are %d records, want %d: %+v", len(got), len(want), got)
 	}
 	for i := range want {
-		if fmt.Sprintf("%+v", utc(got[i])) != fmt.Sprintf("%+v", utc(want[i])) {
-			t.Errorf("record %d is\n%+v, want\n%+v", i, utc(got[i]), utc(want[i]))
+		if !reflect.DeepEqual(utc(got[i]), utc(want[i])) {
+			t.Errorf("record %d is\n%+v with %+v, want\n%+v with %+v", i, utc(got[i]), got[i].Journal, utc(want[i]), want[i].Journal)
 		}
 	}
 }
