@@ -63,7 +63,7 @@ type Engine struct {
 		adopted int64     // evaluations that earlier processes recorded, and left in journals
 		// adoptedRuns are the runs of these processes, as in JournalRecord.
 		adoptedRuns []string
-		kept    int64     // evaluations that Close left in journals
+		kept        int64 // evaluations that Close left in journals
 		// refreshed is the start of the newest flush for a query, confirmed or not.
 		refreshed time.Time
 		flushes   flushReport

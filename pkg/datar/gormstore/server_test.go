@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -167,6 +168,31 @@ func TestAStartWaitsForAnother(t *testing.T) {
 	if refused < turns {
 		t.Errorf("the start was sent away %d times, want %d before it succeeds", refused, turns)
 	}
+}
+
+// TestRecordsOfAnEarlierVersion opens a database whose servers did not tell about journals, and writes the record of one
+// of them again.
+func TestRecordsOfAnEarlierVersion(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		db := openKind(t, kind, kind.Fresh(t))
+		at := time.UnixMilli(1_769_000_000_000).UTC()
+		record := datar.ServerRecord{Name: "a", Run: "1", Kind: datar.KindServer, Start: at, At: at, FlushInterval: time.Minute}
+		if err := newStore(t, db).Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1, Server: &record}); err != nil {
+			t.Fatal(err)
+		}
+		execute(t, db, "ALTER TABLE datar_servers DROP COLUMN journal")
+		s := newStore(t, db)
+		if records, err := s.Servers(t.Context()); err != nil || len(records) != 1 || records[0].Journal != nil {
+			t.Fatalf("got %+v (%v), want a record that does not tell", records, err)
+		}
+		record.At, record.Journal = at.Add(time.Minute), &datar.JournalRecord{Adopted: []string{"0"}}
+		if err := s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 2, Server: &record}); err != nil {
+			t.Fatal(err)
+		}
+		if records, err := s.Servers(t.Context()); err != nil || len(records) != 1 || !reflect.DeepEqual(records[0].Journal, record.Journal) {
+			t.Errorf("got %+v (%v), want what it found", records, err)
+		}
+	})
 }
 
 // TestOldWritersAreForgotten checks that the ledger keeps only writers of the last 91 days, whose
