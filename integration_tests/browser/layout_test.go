@@ -60,6 +60,7 @@ const examine = `(async () => {
 			for (const r of range.getClientRects()) boxes.push(cut(r, clip, e));
 		}
 		if (!own.length || e.matches("title, desc") || e.closest(":disabled")) return;
+		if (e.matches("p") && style.display === "flex" && e.children.length) wrong.push("the sentence is in pieces: " + name(e));
 		const color = luminance(rgb(isGraphics ? style.fill : style.color));
 		const contrast = (Math.max(color, ground) + .05) / (Math.min(color, ground) + .05);
 		if (contrast < 4.5) pale.add("the contrast of " + name(e) + " is " + contrast.toFixed(2));
