@@ -97,6 +97,7 @@ var ofCatalog = []statement{
 	{`bucket \{bucket\} of ([\d,]+)`, []string{"eval.buckets"}},
 	{`at most (\d+) per second`, []string{"insight.tailPerSecond"}},
 	{`at most (\d+) at a time`, []string{"insight.TailListeners"}},
+	{`may still come, up to (\d+) days late`, []string{"datar/ingest.maxWriterAge d"}},
 	{`a server keeps ([\d,]+) per hour`, []string{"datar.unknownPerHour"}},
 }
 
@@ -104,7 +105,6 @@ var ofCatalog = []statement{
 var ofStrings = []statement{
 	{`a batch has at most (\d+) rows`, []string{"datar/ingest.MaxRows"}},
 	{`more than (\d+) JSON values`, []string{"budget.MaxValues"}},
-	{`may still come, up to (\d+) days late`, []string{"datar/ingest.maxWriterAge d"}},
 	{`name of up to (\d+) ASCII letters`, []string{"datar.maxServerName"}},
 	{`key of up to (\d+) bytes`, []string{"recorder.KeySize"}},
 	{`_SECRET is shorter than (\d+) bytes`, []string{"app.minSecretBytes"}},
