@@ -78,6 +78,52 @@ func TestABTest(t *testing.T) {
 	}
 }
 
+// TestCommandsOfTheGuides runs the blocks with curl of README.md and of the guides that have no test of their own, one after
+// the other. What Getting started says of the responses must be in them.
+func TestCommandsOfTheGuides(t *testing.T) {
+	t.Parallel()
+	lookUp(t, "curl")
+	dir := t.TempDir()
+	s := startIn(t, dir, quick)
+	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	parts := regexp.MustCompile("`(\"[^`]+)`")
+	for _, page := range []string{"docs/getting-started.md", "README.md", "docs/datar.md", "docs/upgrade.md"} {
+		text, err := os.ReadFile(filepath.Join("..", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var printed strings.Builder
+		ran := 0
+		for _, block := range blocks.FindAllStringSubmatch(string(text), -1) {
+			if !strings.Contains(block[1], "curl ") {
+				continue
+			}
+			ran++
+			commands := strings.ReplaceAll(block[1], "http://localhost:18000/api/v1", s.url)
+			run := exec.CommandContext(t.Context(), "sh", "-ec", "curl() { command curl -sSf \"$@\"; }\n"+commands)
+			run.Dir = dir
+			run.Env = append(os.Environ(), "PATH="+filepath.Dir(*serverBinary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			output, err := run.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v in\n%s\n%s", page, err, commands, output)
+			}
+			printed.Write(output)
+			awaitChanges(t, s)
+		}
+		if ran == 0 {
+			t.Errorf("%s has no block with curl", page)
+		}
+		if page != "docs/getting-started.md" {
+			continue
+		}
+		for _, part := range parts.FindAllStringSubmatch(string(text), -1) {
+			if !strings.Contains(printed.String(), part[1]) {
+				t.Errorf("%s: no response has %s:\n%s", page, part[1], printed.String())
+			}
+		}
+	}
+}
+
 // runScript runs a script of docs against a server, and returns the JSON values that it prints.
 func runScript(t *testing.T, s *server, name string) []json.RawMessage {
 	t.Helper()
