@@ -87,6 +87,7 @@ var ofDescription = []statement{
 
 // ofCatalog are the limits in the texts of the pages.
 var ofCatalog = []statement{
+	{`may still come, up to (\d+) days late`, []string{"datar/ingest.maxWriterAge d"}},
 	{`at most (\d+)\. Leave it empty`, []string{"entity.MaxKeyLength"}},
 	{`Not a valid key: .* at most (\d+)`, []string{"entity.MaxKeyLength"}},
 	{`[Nn]ot asked for (\d+) days`, []string{"ui.latelyDays"}},
