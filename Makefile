@@ -25,7 +25,7 @@ TESTSUM       := $(GO) run ./integration_tests/testsum
 RACE          := -race '-gcflags=modernc.org/...=-race=false'
 RACE_PACKAGES ?= ./pkg/... $(LIBRARIES)
 
-.PHONY: help build run test race test-servers test-clickhouse test-chdb test-chdb-part test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-overload bench-knee benchstat attack vulncheck profile clean
+.PHONY: help build run test race test-servers test-clickhouse test-chdb test-chdb-part test-clickhouse-cluster streams cross integration browser screenshots lint swagger swagger-check bench bench-answers bench-clickhouse bench-scaling bench-hour bench-overload bench-knee benchstat attack vulncheck profile clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -136,6 +136,12 @@ bench-clickhouse: ## inserts into ClickHouse, and answers about 30 days of which
 
 bench-scaling: ## what a flush costs PostgreSQL, MariaDB and ClickHouse: the constants of docs/scaling.md
 	$(GO) test -timeout 1h -run '^$$' -bench Servers -benchtime 10x ./integration_tests/services
+
+WRITERS  ?= 1000
+KEYS     ?= 1000
+DATABASE ?= clickhouse
+bench-hour: ## what an hour of WRITERS servers with KEYS keys and 60 flushes costs DATABASE, as fast as it takes them: 20 minutes
+	FLAGR_BENCH_WRITERS=$(WRITERS) FLAGR_BENCH_KEYS=$(KEYS) $(GO) test -timeout 2h -run '^$$' -bench 'Hour/^($(DATABASE))$$' -benchtime 1x -v ./integration_tests/services
 
 bench-overload: ## what a flush costs PostgreSQL and MariaDB while 2 and while 40 servers flush without a pause: two minutes
 	$(GO) test -timeout 1h -run '^$$' -bench Overload -benchtime 1x ./integration_tests/services

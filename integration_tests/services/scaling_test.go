@@ -53,7 +53,7 @@ func BenchmarkServers(b *testing.B) {
 				flushes := float64(b.N * servers)
 				b.ReportMetric(float64((cpuTime(b, own)-before).Microseconds())/1000/flushes, "cpu-ms/flush")
 				b.ReportMetric(float64(b.Elapsed().Milliseconds())/flushes, "ms/flush")
-				b.ReportMetric(disk()/float64(keys), "bytes/key")
+				b.ReportMetric(disk()/storedCounts(name, servers, keys), "bytes/count")
 				b.ReportMetric(0, "ns/op")
 			})
 		}
@@ -69,8 +69,17 @@ func cpuTime(b *testing.B, s *services.Server) time.Duration {
 	return used
 }
 
-// openStore also returns a function for the bytes on disk per key: for one server on ClickHouse,
-// and for all servers in SQL. For MariaDB it returns 0, because that is not measured.
+// storedCounts returns the number of counts that servers with the same keys store for an hour:
+// ClickHouse has those of each server, and SQL has their sums.
+func storedCounts(name string, servers, keys int) float64 {
+	if name == "clickhouse" {
+		return float64(servers * keys)
+	}
+	return float64(keys)
+}
+
+// openStore also returns a function for the bytes of the counts on disk, which first merges parts
+// or rebuilds tables.
 func openStore(b *testing.B, own *services.Server, connections int) (store datar.Store, disk func() float64) {
 	b.Helper()
 	if own.Kind.Name == "clickhouse" {
@@ -83,7 +92,7 @@ func openStore(b *testing.B, own *services.Server, connections int) (store datar
 			b.Fatal(err)
 		}
 		b.Cleanup(s.Close)
-		return s, func() float64 { return clickHouseDisk(b, own.DSN) / float64(connections) }
+		return s, func() float64 { return clickHouseDisk(b, own.DSN) }
 	}
 	dialector := postgres.Open(own.DSN)
 	if own.Kind.Name == "mariadb" {
@@ -106,15 +115,20 @@ func openStore(b *testing.B, own *services.Server, connections int) (store datar
 		b.Fatal(err)
 	}
 	return s, func() (bytes float64) {
-		if own.Kind.Name != "postgres15" {
-			return 0
+		rebuild, query := "VACUUM FULL ", "SELECT pg_total_relation_size($1::regclass)"
+		if own.Kind.Name == "mariadb" {
+			rebuild, query = "ALTER TABLE ", "SELECT file_size FROM information_schema.innodb_sys_tablespaces WHERE name = CONCAT('datar/', ?)"
 		}
 		for _, table := range []string{"datar_hourly_events", "datar_hourly_details"} {
-			var size float64
-			if _, err := pool.ExecContext(b.Context(), "VACUUM FULL "+table); err != nil {
+			statement := rebuild + table
+			if own.Kind.Name == "mariadb" {
+				statement += " FORCE"
+			}
+			if _, err := pool.ExecContext(b.Context(), statement); err != nil {
 				b.Fatal(err)
 			}
-			if err := pool.QueryRowContext(b.Context(), "SELECT pg_total_relation_size($1::regclass)", table).Scan(&size); err != nil {
+			var size float64
+			if err := pool.QueryRowContext(b.Context(), query, table).Scan(&size); err != nil {
 				b.Fatal(err)
 			}
 			bytes += size
