@@ -109,6 +109,9 @@ func TestScreenshots(t *testing.T) {
 			p.visit(path)
 			p.picture(filepath.Join(folder, "ui-"+name+"-"+theme+".png"))
 		}
+		p.visit(flag)
+		p.until("an open number", `(document.querySelector(".setgot td.got-c").click(), document.querySelector("#number:popover-open"))`)
+		p.picture(filepath.Join(folder, "ui-number-"+theme+".png"))
 		p.visit(flag + "/targeting")
 		p.fill("s.0.rollout", "80")
 		p.press("Review and save")
@@ -190,7 +193,8 @@ func (s *server) fill(t *testing.T, flags []demo, hours int) {
 		exec("DELETE FROM " + table)
 	}
 	at := time.Now().UnixMilli()
-	exec("INSERT INTO datar_servers VALUES ('flagr-0', 'r', 'server', ?, ?, ?, 3600000, 0, 9120034, 0, 9119876, 158, '{}', 0, 0)", at-60*24*3_600_000, at, at)
+	exec("INSERT INTO datar_servers (name, run, kind, started_ms, at_ms, last_flush_ms, flush_interval_ms, ended, recorded, adopted, stored, pending, dropped, first_drop_ms, last_drop_ms) "+
+		"VALUES ('flagr-0', 'r', 'server', ?, ?, ?, 3600000, 0, 9120034, 0, 9119876, 158, '{}', 0, 0)", at-60*24*3_600_000, at, at)
 	const layout = "2006-01-02 15:04:05.000000-07:00"
 	now := time.Now().UTC()
 	for i, d := range flags {
