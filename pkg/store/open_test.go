@@ -222,7 +222,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"driver":   {"oracle", "x", `unknown database driver "oracle": it must be sqlite3, postgres or mysql`},
 		"empty":    {"sqlite3", "", "open the sqlite3 database: the connection string is not valid: it must be :memory:, the path of a file, or a file: URI"},
-		"folder":   {"sqlite3", folder + "/no/a.db", "open the sqlite3 database " + folder + "/no/a.db: cannot open or create the file: its folder must exist and be writable"},
+		"folder":   {"sqlite3", folder + "/no/a.db", "open the sqlite3 database " + folder + "/no/a.db: cannot open or create the file: the path must be that of a file, in a folder that exists and is writable"},
 		"postgres": {"postgres", "postgres://u:hunter2@[bad", "open the postgres database: the connection string is not valid: it must look like postgres://user:password@host:5432/database?sslmode=require or host=db user=me password=secret dbname=flagr"},
 		"mysql":    {"mysql", "u:hunter2@tcp(x", "open the mysql database: the connection string is not valid: it must look like user:password@tcp(host:3306)/database"},
 	} {

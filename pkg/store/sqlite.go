@@ -65,7 +65,7 @@ func openSQLite(dsn string, _ *slog.Logger) (target, error) {
 }
 
 // errNoFile reports a file that does not exist and cannot be created.
-var errNoFile = errors.New("cannot open or create the file: its folder must exist and be writable")
+var errNoFile = errors.New("cannot open or create the file: the path must be that of a file, in a folder that exists and is writable")
 
 func refusedBySQLite(err error) bool {
 	return errors.Is(err, errNoFile) || slices.Contains([]int{sqlitePermission, sqliteReadOnly, sqliteCannotOpen, sqliteCorrupt, sqliteNotDatabase}, codeOf(err))
