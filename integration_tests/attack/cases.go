@@ -43,6 +43,9 @@ func cases() []attackCase {
 		{"slow counts", slowCounts},
 		{"huge headers", hugeHeaders},
 		{"large tries", largeTries},
+		{"OFREP, large bodies", largeContexts},
+		{"many segments", manySegments},
+		{"large attachment, slow readers", largeAttachment},
 	}
 }
 
@@ -359,6 +362,88 @@ func largeTries(ctx context.Context, t *target) error {
 		t.attack(ctx, http.MethodPost, path, within)
 	})
 	return nil
+}
+
+// largeContexts sends bodies of 1 MB with 340,000 values to OFREP.
+func largeContexts(ctx context.Context, t *target) error {
+	values := `["x"` + strings.Repeat(",{}", 340_000) + `]`
+	bodies := []string{`{"context":{"targetingKey":"1","x":` + values + `}}`, `{"x":` + values + `,"context":{"targetingKey":"1"}}`}
+	atOnce(ctx, t.n(100, 20), 50, func(i int) {
+		t.attackOFREP(ctx, []string{"", "/" + t.honestFlag.Key}[i%2], bodies[i/2%2])
+	})
+	return nil
+}
+
+// manySegments saves flags with 4,000 segments that assign a variant with an attachment of 300 KB, and with many tags,
+// and evaluates them.
+func manySegments(ctx context.Context, t *target) error {
+	var tags, segments strings.Builder
+	for i := range 480 {
+		fmt.Fprintf(&tags, `%s"%063d"`, comma(i), i)
+	}
+	for i := range 4000 {
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":100,"distributions":[{"variantKey":"on","percent":100}]}`, comma(i))
+	}
+	for i := range t.n(8, 2) {
+		key := fmt.Sprintf("many-segments-%d", i)
+		f, err := t.createFlag(ctx, key)
+		if err != nil {
+			return err
+		}
+		definition, err := t.call(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/definition", f.ID), nil)
+		if err != nil {
+			return err
+		}
+		body := fmt.Appendf(nil, `{"snapshotID":%v,"enabled":true,"tags":[%s],"variants":[{"key":"on","attachment":{"value":%q}}],"segments":[%s]}`,
+			definition["snapshotID"], tags.String(), strings.Repeat("x", 300_000), segments.String())
+		if status := t.attack(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/definition", f.ID), body); status != http.StatusOK {
+			return fmt.Errorf("a definition with 4,000 segments is answered %d, want 200", status)
+		}
+		pause(ctx, 500*time.Millisecond) // until the flag is reloaded
+		t.attackOFREP(ctx, "/"+key, `{"context":{"targetingKey":"1"}}`)
+	}
+	return nil
+}
+
+// largeAttachment opens clients that read slowly all that contains an attachment of 8 MB.
+func largeAttachment(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "attachment")
+	if err != nil {
+		return err
+	}
+	read, err := t.call(ctx, http.MethodGet, fmt.Sprintf("/flags/%d", f.ID), nil)
+	if err != nil {
+		return err
+	}
+	variants, _ := read["variants"].([]any)
+	if len(variants) == 0 {
+		return errors.New("the flag has no variants")
+	}
+	first, _ := variants[0].(map[string]any)
+	variant := fmt.Sprintf("/flags/%d/variants/%v", f.ID, first["id"])
+	if status := t.attack(ctx, http.MethodPut, variant, fmt.Appendf(nil, `{"key":"on","attachment":{"value":%q}}`, strings.Repeat("x", 8_000_000))); status != http.StatusOK {
+		return fmt.Errorf("an attachment of 8 MB is answered %d, want 200", status)
+	}
+	pause(ctx, time.Second) // until the flag is reloaded
+	flag := fmt.Sprintf("/api/v1/flags/%d", f.ID)
+	page := fmt.Sprintf("/ui/flags/%d", f.ID)
+	requests := [][2]string{
+		{"POST /api/v1/evaluation", `{"flagKey":"attachment","entityID":"1"}`},
+		{"POST /api/v1/evaluation/batch", `{"flagKeys":["attachment"],"entities":[{"entityID":"1"},{"entityID":"2"}]}`},
+		{"GET /api/v1/evaluation?json=%7B%22flagKey%22:%22attachment%22%7D", ""},
+		{"POST /ofrep/v1/evaluate/flags/attachment", `{"context":{"targetingKey":"1"}}`},
+		{"POST /ofrep/v1/evaluate/flags", `{"context":{"targetingKey":"1"}}`},
+		{"POST " + flag + "/try", `{"entities":[{"entityID":"1"}]}`},
+		{"GET " + flag, ""}, {"GET " + flag + "/variants", ""}, {"GET " + flag + "/snapshots", ""}, {"GET /api/v1/flags?preload=true", ""},
+		{"GET " + page, ""}, {"GET " + page + "/targeting", ""}, {"GET " + page + "/history", ""},
+	}
+	err = t.connections(ctx, t.n(300, 60), func(i int, c net.Conn) error {
+		r := requests[i%len(requests)]
+		_, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", r[0], len(r[1]), r[1])
+		return err
+	}, nil)
+	_, smaller := t.call(ctx, http.MethodPut, variant, map[string]any{"key": "on", "attachment": map[string]any{}})
+	return errors.Join(err, smaller)
 }
 
 // tryBody returns a body for a try.

@@ -230,7 +230,16 @@ func (t *target) call(ctx context.Context, method, path string, body any) (map[s
 // attack sends a request, reads the response to its end and counts its status. It returns the
 // status, or 0 without a response.
 func (t *target) attack(ctx context.Context, method, path string, body []byte, header ...string) int {
-	request, err := http.NewRequestWithContext(ctx, method, t.api+path, bytes.NewReader(body))
+	return t.attackURL(ctx, method, t.api+path, body, header...)
+}
+
+// attackOFREP is attack for evaluations by OFREP. The path is that after the path of all flags.
+func (t *target) attackOFREP(ctx context.Context, path, body string) {
+	t.attackURL(ctx, http.MethodPost, "http://"+t.address+"/ofrep/v1/evaluate/flags"+path, []byte(body))
+}
+
+func (t *target) attackURL(ctx context.Context, method, url string, body []byte, header ...string) int {
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		t.statuses.add("invalid request")
 		return 0

@@ -27,11 +27,12 @@ type edge struct {
 	basePath  string // of the API
 
 	disconnects *budget.Disconnects
+	bodies      *budget.Memory
 }
 
 // newEdge constructs the middleware of the configuration. Errors name the variable.
 func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *meters) (*edge, error) {
-	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests), disconnects: budget.NewDisconnects()}
+	e := &edge{config: c, logger: logger, observers: slices.Clone(m.requests), disconnects: budget.NewDisconnects(), bodies: budget.NewMemory(budget.BodyBytes)}
 	var err error
 	if e.access, err = newAccessControl(c, logger); err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 // web prefix. Headers that browsers must see on every response, including rejections, are further out. Metrics and
 // logs are outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
-	api = web.LimitBody(web.MaxBodyBytes, budget.NewMemory(budget.BodyBytes), web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
+	api = web.LimitBody(web.MaxBodyBytes, e.bodies, web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
 	if e.gzip != nil {
 		api = e.gzip(api)
 	}

@@ -30,15 +30,19 @@ func (a *App) newOFREP(c *config.Config, service *eval.Service, injected *handle
 		spread = -1
 	}
 	o := ofrep.Options{
-		Eval:       service,
-		States:     a.cache,
-		Version:    versionText(),
-		FlagSetID:  c.OFREP.FlagSetID,
-		Prefix:     web.CleanPrefix(c.Web.Prefix),
-		RecordBulk: c.OFREP.BulkRecord,
-		Now:        a.now,
-		Access:     a.edge.accessOFREP(),
-		Events:     ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
+		Eval:        service,
+		States:      a.cache,
+		Version:     versionText(),
+		FlagSetID:   c.OFREP.FlagSetID,
+		Prefix:      web.CleanPrefix(c.Web.Prefix),
+		RecordBulk:  c.OFREP.BulkRecord,
+		Now:         a.now,
+		Bodies:      a.edge.bodies,
+		Answers:     a.memory,
+		AnswerBytes: c.Eval.AnswerBytes,
+		Turns:       a.turns,
+		Access:      a.edge.accessOFREP(),
+		Events:      ofrep.Events{Disabled: !c.OFREP.EventsEnabled, URL: c.OFREP.EventsURL, Max: c.OFREP.EventsMax, Spread: spread},
 	}
 	if injected != nil {
 		o.Inject = injected.Inject

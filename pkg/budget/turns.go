@@ -43,3 +43,25 @@ func (t Turns) Release() {
 		<-t
 	}
 }
+
+// Turn is the turn of a request with a large body, or nil if the request needs none. It is for one goroutine.
+type Turn struct{ of Turns }
+
+// TakeFor waits for the turn of a body of length bytes. Call End at the latest when the request is done.
+func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
+	if length <= LargeBytes {
+		return nil, nil
+	}
+	if err := t.Take(ctx); err != nil {
+		return nil, err
+	}
+	return &Turn{t}, nil
+}
+
+// End ends the turn at its first call.
+func (t *Turn) End() {
+	if t != nil {
+		t.of.Release()
+		t.of = nil
+	}
+}

@@ -55,6 +55,9 @@ func DecodeFlag(text []byte) (*Flag, error) {
 	return flag, nil
 }
 
+// ByteOrderMark is what some editors and libraries write at the start of a text. All readers of JSON skip it.
+const ByteOrderMark = "\xef\xbb\xbf"
+
 // Shallow returns JSON in which each object and list below the first 1,000 levels is null. It returns the same JSON
 // if there is none.
 func Shallow(text []byte) []byte {

@@ -13,7 +13,8 @@ const (
 	batchTimeout = 25 * time.Second
 	// partBytes is how much of the response to a batch is kept in memory before it is sent.
 	partBytes = 256 << 10
-	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result is larger.
+	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result without its attachment is
+	// larger.
 	MaxBatchBuffer = partBytes + 64<<10
 	// fixedResultBytes is the approximate size of an evalResult without its strings: names of members, the time,
 	// numbers.
@@ -52,8 +53,24 @@ func (e *BatchEncoder) Add(r *Result) {
 		e.answer = append(e.answer, ',')
 	}
 	e.any = true
-	e.answer = e.encoder.Append(e.answer, r)
-	if e.out != nil && len(e.answer) >= partBytes {
+	if e.out == nil {
+		e.answer = e.encoder.Append(e.answer, r)
+		return
+	}
+	start, end := e.encoder.appendStart(e.answer, r)
+	e.answer = start
+	for len(end) > longEndBytes { // an attachment may be much longer than a part
+		e.answer = append(e.answer, end[:longEndBytes]...)
+		end = end[longEndBytes:]
+		e.send()
+	}
+	e.answer = append(e.answer, end...)
+	e.send()
+}
+
+// send sends a part if it is long enough.
+func (e *BatchEncoder) send() {
+	if len(e.answer) >= partBytes {
 		e.sent = true
 		_, _ = e.out.Write(e.answer)
 		e.answer = e.answer[:0]

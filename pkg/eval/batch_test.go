@@ -87,6 +87,49 @@ func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
+// TestLongAttachmentsAreSentInParts evaluates a flag with an attachment of 2 MB, which no response copies as a whole.
+func TestLongAttachmentsAreSentInParts(t *testing.T) {
+	t.Parallel()
+	flags := taggedFlags(2)
+	for i := range flags {
+		for j := range flags[i].Variants {
+			flags[i].Variants[j].Attachment = entity.Attachment{"a": strings.Repeat("x", 2<<20)}
+		}
+	}
+	service := setupWith(t, eval.Options{}, flags...).Service
+	body, held, err := answer(t, service, eval.BatchRequest{Entities: make([]eval.Entity, 3), FlagTags: []string{"web"}})
+	var batch struct {
+		EvaluationResults []struct {
+			VariantKey        string
+			VariantAttachment map[string]string
+		}
+	}
+	if err != nil || json.Unmarshal(body, &batch) != nil || len(batch.EvaluationResults) != 6 {
+		t.Fatalf("error %v, or not the JSON of six results", err)
+	}
+	for i, r := range batch.EvaluationResults {
+		if r.VariantKey == "" || len(r.VariantAttachment["a"]) != 2<<20 {
+			t.Errorf("result %d: variant %q with %d bytes", i, r.VariantKey, len(r.VariantAttachment["a"]))
+		}
+	}
+	if held > 2*eval.MaxBatchBuffer {
+		t.Errorf("%d bytes of %d were held", held, len(body))
+	}
+	result := service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: "e"})
+	start, end := result.Split(nil)
+	parts, longest := start, 0
+	err = eval.WriteParts(writerFunc(func(p []byte) {
+		parts = append(parts, p...)
+		longest = max(longest, len(p))
+	}), end, make([]byte, 0, 100))
+	if want := result.AppendJSON(nil); err != nil || !bytes.Equal(parts, want) || len(start) > 1000 || longest > 64<<10 {
+		t.Errorf("error %v, %d bytes instead of %d, of which %d at the start, %d at once", err, len(parts), len(want), len(start), longest)
+	}
+	if start, end := service.Evaluate(t.Context(), eval.Request{FlagID: 9}).Split(nil); end != "" || !json.Valid(start) {
+		t.Errorf("a short result is split: %s, %d bytes", start, len(end))
+	}
+}
+
 // TestRepeatedTagsCountOnce measures what the process allocates, so it does not run beside others.
 func TestRepeatedTagsCountOnce(t *testing.T) {
 	service := setupWith(t, eval.Options{}, taggedFlags(500)...).Service

@@ -92,6 +92,9 @@ func (r *Result) Granted() (_ Grant, ok bool) {
 // Flag is the flag that was found.
 func (r *Result) Flag() (_ CompiledFlag, ok bool) { return CompiledFlag{r.flag}, r.flag != nil }
 
+// AnswerBytes is the approximate maximum length of the part of a response that depends only on the flag.
+func (c CompiledFlag) AnswerBytes() int { return c.flag.answerBytes }
+
 // EvaluateFlags evaluates flags of one snapshot for one entity, in their order. It ignores the flag names of the
 // request. It calls use with each result; use must not keep the result. Unless record is set, the evaluations are
 // neither recorded nor observed. The error is the error of ctx; use may already have been called.

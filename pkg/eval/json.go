@@ -3,7 +3,9 @@ package eval
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +30,38 @@ type Encoder struct {
 // the generated model without escaping HTML. The parts that depend only on the flag were written when the flag was
 // compiled. An EntityContext that is not valid JSON is written as null. An exposure has the same format.
 func (e *Encoder) Append(b []byte, r *Result) []byte {
+	b, end := e.appendStart(b, r)
+	return append(b, end...)
+}
+
+// Split is AppendJSON, but returns a long end, which has the attachment, as a string of the flag. A response that
+// copies it would hold it for as long as a client reads it.
+func (r *Result) Split(b []byte) (_ []byte, end string) {
+	var e Encoder
+	if b, end = e.appendStart(b, r); len(end) <= longEndBytes {
+		return append(b, end...), ""
+	}
+	return b, end
+}
+
+// longEndBytes is the length from which the end of a result is not copied as a whole.
+const longEndBytes = 16 << 10
+
+// WriteParts writes a string in parts that it copies to scratch, so that a client that reads slowly holds one of them.
+func WriteParts(out io.Writer, s string, scratch []byte) error {
+	scratch = slices.Grow(scratch[:0], longEndBytes)
+	for len(s) > 0 {
+		n := min(len(s), cap(scratch))
+		if _, err := out.Write(append(scratch[:0], s[:n]...)); err != nil {
+			return err
+		}
+		s = s[n:]
+	}
+	return nil
+}
+
+// appendStart appends a result up to its end, which it returns.
+func (e *Encoder) appendStart(b []byte, r *Result) (_ []byte, end string) {
 	if r.DataRecordsEnabled {
 		b = append(b, `{"dataRecordsEnabled":true,"evalContext":{`...)
 	} else {
@@ -35,9 +69,8 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	}
 	b = r.Request.appendMembers(b)
 	if r.given != nil && len(r.SegmentLogs) == 0 { // nearly always
-		b = append(b, r.given.middle...)
-		b = e.appendTime(b, r.Timestamp)
-		return append(b, r.given.end...)
+		b = append(append(append(b, undebugged...), r.flag.json...), r.given.middle...)
+		return e.appendTime(b, r.Timestamp), r.given.end
 	}
 	b = append(b, `},"evalDebugLog":{`...)
 	b = appendText(b, `"msg":`, r.Message)
@@ -57,13 +90,13 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	b = append(b, timestampName...)
 	b = e.appendTime(b, r.Timestamp)
 	if r.given != nil {
-		return append(b, r.given.end...)
+		return b, r.given.end
 	}
 	b = append(b, `",`...)
 	b = appendNumber(b, `"variantID":`, r.VariantID) // of an exposure
 	b = appendText(b, `"variantKey":`, r.VariantKey)
 	b[len(b)-1] = '}'
-	return b
+	return b, ""
 }
 
 const (

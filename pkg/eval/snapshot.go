@@ -74,8 +74,8 @@ type segment struct {
 type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
-	// middle and end are most of an evalResult: everything between the request and the time, and everything after
-	// the time.
+	// middle and end are parts of an evalResult: what is between the flag and the time, and everything after the
+	// time. The shares of a segment have the same middle, and those of a variant the same end.
 	middle, end string
 	segment     *segment
 	index       int // in flag.given
@@ -227,7 +227,7 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant,
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
 	}
 	compiled.conditions = compileConstraints(source.Constraints, patterns, known, problem)
-	middle := undebugged + f.json + string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
+	middle := string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
 		v := variants[d.VariantID]

@@ -54,7 +54,7 @@ func (f Finding) String() string {
 // distribution belongs to the variant that its VariantKey names; without a key, to the variant of its VariantID.
 // Variants of a flag may share a key only if all of them have IDs, as in an export; VariantID then decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
-	document = bytes.TrimPrefix(document, []byte("\xef\xbb\xbf")) // a byte order mark
+	document = bytes.TrimPrefix(document, []byte(entity.ByteOrderMark))
 	var top struct{ Flags json.RawMessage }
 	if err := json.Unmarshal(entity.Shallow(document), &top); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrDocument, err)

@@ -113,15 +113,16 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.release(m)
-	turn, err := h.turn(r.Context(), text)
+	turn, err := h.turns.TakeFor(r.Context(), len(text))
 	if err != nil { // the client disconnected, which logs and metrics show
 		r.Pattern = r.URL.Path
 		h.refuse(rw, r, err)
 		return
 	}
-	defer turn.end()
+	defer turn.End()
 	header := rw.Header()
 	var ok, sent bool
+	var end string // of the response, if it is long
 	if batch {
 		header["Content-Type"] = contentTypeJSON // the response may be sent while the batch is evaluated
 		out := io.Writer(rw)
@@ -130,9 +131,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 		ok, sent, err = h.evaluateBatch(r.Context(), out, m, text)
 	} else {
-		ok = h.evaluate(r.Context(), m, text)
+		end, ok = h.evaluate(r.Context(), m, text)
 	}
-	turn.end()
+	turn.End()
 	if !ok {
 		delete(header, "Content-Type")
 		h.fallBack(rw, r, text)
@@ -144,42 +145,27 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	header["Content-Type"] = contentTypeJSON
-	if len(m.answer) > knownLengthBytes && !sent {
-		header.Set("Content-Length", strconv.Itoa(len(m.answer)))
+	length := len(m.answer)
+	if end != "" {
+		length += len(end) + 1
 	}
-	_, _ = rw.Write(m.answer) // fails only if the client disconnected
-}
-
-// turn is the turn of a request with a large body, or nil if it needs none. It is for one goroutine.
-type turn struct{ of budget.Turns }
-
-// turn waits for the turn of a text. The error is the error of ctx.
-func (h *Handler) turn(ctx context.Context, text string) (*turn, error) {
-	if len(text) <= budget.LargeBytes {
-		return nil, nil
+	if length > knownLengthBytes && !sent {
+		header.Set("Content-Length", strconv.Itoa(length))
 	}
-	if err := h.turns.Take(ctx); err != nil {
-		return nil, err
-	}
-	return &turn{h.turns}, nil
-}
-
-// end ends the turn at its first call.
-func (t *turn) end() {
-	if t != nil {
-		t.of.Release()
-		t.of = nil
+	_, err = rw.Write(m.answer) // fails only if the client disconnected
+	if end != "" && err == nil && eval.WriteParts(rw, end, m.answer) == nil {
+		_, _ = rw.Write([]byte{'\n'})
 	}
 }
 
 // inTurn ends the turn before it writes, because a client may read slowly.
 type inTurn struct {
 	io.Writer
-	turn *turn
+	turn *budget.Turn
 }
 
 func (w *inTurn) Write(p []byte) (int, error) {
-	w.turn.end()
+	w.turn.End()
 	return w.Writer.Write(p)
 }
 
@@ -257,13 +243,13 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 		return false
 	}
 	h.disconnects.Wait()
-	turn, left := h.turn(r.Context(), text)
+	turn, left := h.turns.TakeFor(r.Context(), len(text))
 	if left != nil {
 		err = left
 	} else {
 		var value json.RawMessage
 		decoded := json.NewDecoder(strings.NewReader(text)).Decode(&value)
-		if turn.end(); !errors.Is(decoded, io.ErrUnexpectedEOF) {
+		if turn.End(); !errors.Is(decoded, io.ErrUnexpectedEOF) {
 			return false
 		}
 	}
@@ -293,15 +279,18 @@ type replay struct {
 	io.Closer
 }
 
-// evaluate writes the response to a single evaluation. It returns false if the request is not plain.
-func (h *Handler) evaluate(ctx context.Context, m *memory, text string) bool {
+// evaluate writes the response to a single evaluation. It returns false if the request is not plain. A long end of the
+// response is not in m.answer, and a newline follows it.
+func (h *Handler) evaluate(ctx context.Context, m *memory, text string) (end string, ok bool) {
 	request, ok := m.decoder.request(text)
 	if !ok {
-		return false
+		return "", false
 	}
 	h.evaluator.EvaluateInto(ctx, request, &m.result)
-	m.answer = append(m.result.AppendJSON(m.answer[:0]), '\n')
-	return true
+	if m.answer, end = m.result.Split(m.answer[:0]); end == "" {
+		m.answer = append(m.answer, '\n')
+	}
+	return end, true
 }
 
 // evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent reports whether some of

@@ -519,6 +519,50 @@ func TestKeptStringsStayAsTheyWere(t *testing.T) {
 	}
 }
 
+// parted notes the longest part of a response.
+type parted struct {
+	*httptest.ResponseRecorder
+	longest int
+}
+
+func (p *parted) Write(b []byte) (int, error) {
+	p.longest = max(p.longest, len(b))
+	return p.ResponseRecorder.Write(b)
+}
+
+// A response with a long attachment is the same as from the generated code, and a client that reads it slowly holds a part.
+func TestLongAttachmentsAreSentInParts(t *testing.T) {
+	t.Parallel()
+	flag := benchmarkFlag()
+	flag.Segments = flag.Segments[:1]
+	flag.Segments[0].Constraints = nil
+	for i := range flag.Variants {
+		flag.Variants[i].Attachment = entity.Attachment{"text": strings.Repeat("x", 3<<20)}
+	}
+	f := setup(t, []entity.Flag{flag})
+	for path, body := range map[string]string{
+		"/evaluation":       `{"flagKey":"bench","entityID":"e"}`,
+		"/evaluation/batch": `{"flagKeys":["bench"],"entities":[{"entityID":"e"},{"entityID":"f"}]}`,
+	} {
+		if got, fast := f.post(t, path, body); got.Status != http.StatusOK || !fast {
+			t.Errorf("%s: fast is %v, status %d", path, fast, got.Status)
+		}
+		for name, h := range map[string]http.Handler{"fast": f.fast, "generated": f.generated} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+path, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			rw := &parted{ResponseRecorder: httptest.NewRecorder()}
+			h.ServeHTTP(rw, r)
+			text := rw.Body.Bytes()
+			if !json.Valid(text) || len(text) < 3<<20 || text[len(text)-1] != '\n' || rw.longest > 2*eval.MaxBatchBuffer {
+				t.Errorf("%s, %s: %d bytes, of which %d at once", path, name, len(text), rw.longest)
+			}
+			if length := rw.Header().Get("Content-Length"); length != "" && length != fmt.Sprint(len(text)) {
+				t.Errorf("%s, %s: Content-Length %s of %d bytes", path, name, length, len(text))
+			}
+		}
+	}
+}
+
 // FuzzLikeGenerated looks for a request that the two ways answer differently.
 func FuzzLikeGenerated(f *testing.F) {
 	for _, test := range plainCases {

@@ -22,6 +22,7 @@ import (
 	"github.com/go-openapi/runtime"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -312,7 +313,7 @@ func ndjsonConsumer(turns budget.Turns) runtime.Consumer {
 		lines := bufio.NewScanner(r)
 		lines.Buffer(nil, ingest.MaxBytes+1)
 		for number := 1; lines.Scan(); number++ {
-			line := bytes.TrimPrefix(lines.Bytes(), []byte(byteOrderMark)) // also in the middle, where files were joined
+			line := bytes.TrimPrefix(lines.Bytes(), []byte(entity.ByteOrderMark)) // also in the middle, where files were joined
 			if len(bytes.TrimSpace(line)) == 0 {
 				continue
 			}

@@ -46,7 +46,15 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 	if h.injected != nil {
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
-	return encoded(h.eval.Evaluate(r.Context(), request).AppendJSON(make([]byte, 0, payloadBytes)))
+	start, end := h.eval.Evaluate(r.Context(), request).Split(make([]byte, 0, payloadBytes))
+	if end == "" {
+		return encoded(start)
+	}
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
+		if _, err := rw.Write(start); err == nil && eval.WriteParts(rw, end, nil) == nil {
+			_, _ = rw.Write([]byte{'\n'}) // fails only if the client has disconnected
+		}
+	})
 }
 
 // PostEvaluationBatch evaluates several flags for several entities.
@@ -105,7 +113,7 @@ func (h *Handler) bodyOfQuery(r *http.Request, text, definition string, body int
 		return entity.Invalid("the query has %d bytes, more than the %d allowed (FLAGR_EVAL_GET_MAX_URL_BYTES); use POST instead",
 			length, h.maxGetQueryBytes)
 	}
-	if err := decodeJSON(strings.NewReader(strings.TrimPrefix(text, byteOrderMark)), body); err != nil {
+	if err := decodeJSON(strings.NewReader(strings.TrimPrefix(text, entity.ByteOrderMark)), body); err != nil {
 		return entity.Invalid("json is not valid %s: %s", definition, jsonMessage("the text", err))
 	}
 	if err := body.Validate(strfmt.Default); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/go-openapi/runtime"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
@@ -37,7 +38,7 @@ func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 			}
 			defer turns.Release()
 		}
-		r = bytes.NewReader(bytes.TrimPrefix(body, []byte(byteOrderMark)))
+		r = bytes.NewReader(bytes.TrimPrefix(body, []byte(entity.ByteOrderMark)))
 		if err != nil {
 			r = io.MultiReader(r, brokenOff{err})
 		}
@@ -51,9 +52,6 @@ type brokenOff struct{ err error }
 func (b brokenOff) Read([]byte) (int, error) { return 0, b.err }
 
 var errMoreJSON = errors.New("unexpected data after the JSON document")
-
-// byteOrderMark is what some editors and libraries write at the start of a text.
-const byteOrderMark = "\xef\xbb\xbf"
 
 // decodeJSON reads exactly one JSON document. Numbers in free-form values keep their text. The
 // error of an empty input is io.EOF.

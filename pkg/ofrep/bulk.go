@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/etag"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
@@ -36,6 +37,7 @@ type view struct {
 	state    *evalcache.State
 	revision string
 	flags    []eval.CompiledFlag // by key
+	bytes    int                 // answerBytes of all flags
 }
 
 // current returns the view of the newest state.
@@ -47,14 +49,23 @@ func (h *Handler) current() *view {
 	sum := sha256.Sum256([]byte(state.Version))
 	v := &view{state: state, revision: hex.EncodeToString(sum[:8]), flags: state.Snapshot.Compiled()}
 	slices.SortStableFunc(v.flags, func(a, b eval.CompiledFlag) int { return cmp.Compare(a.Source().Key, b.Source().Key) })
+	v.bytes = answersBytes(v.flags)
 	h.view.Store(v)
 	return v
 }
 
-// in returns the flags in scope, sorted by key.
-func (v *view) in(s *scope) []eval.CompiledFlag {
+func answersBytes(flags []eval.CompiledFlag) int {
+	n := 0
+	for _, f := range flags {
+		n += answerBytes(f)
+	}
+	return n
+}
+
+// in returns the flags in scope, sorted by key, and the approximate maximum length of the response.
+func (v *view) in(s *scope) (_ []eval.CompiledFlag, bytes int) {
 	if s.everything() {
-		return v.flags
+		return v.flags, v.bytes
 	}
 	var flags []eval.CompiledFlag
 	for _, f := range v.flags {
@@ -62,7 +73,7 @@ func (v *view) in(s *scope) []eval.CompiledFlag {
 			flags = append(flags, f)
 		}
 	}
-	return flags
+	return flags, answersBytes(flags)
 }
 
 // serveFlags handles a request for all flags in scope.
@@ -81,21 +92,31 @@ func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
 	}
 	s, refused := scopeOf(query)
 	s.within = tags
-	var body string
-	if refused == nil {
-		body, refused = readBody(rw, r)
-	}
-	m := h.pool.Get().(*memory)
-	defer h.release(m)
-	var request eval.Request
-	if refused == nil {
-		refused = m.readContext(body, h.options.Inject != nil, &request)
-	}
 	if refused != nil {
 		h.writeProblem(rw, nil, refused)
 		return
 	}
-	h.answerFlags(rw, r, m, &request, &bulk{scope: s, query: query, body: body})
+	body, forget, refused := h.readBody(rw, r)
+	defer forget()
+	if refused != nil {
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	turn, err := h.options.Turns.TakeFor(r.Context(), len(body))
+	if err != nil {
+		h.writeProblem(rw, nil, disconnected())
+		return
+	}
+	defer turn.End()
+	m := h.pool.Get().(*memory)
+	defer h.release(m)
+	var request eval.Request
+	if refused = m.readContext(body, h.options.Inject != nil, &request); refused != nil {
+		turn.End()
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	h.answerFlags(rw, r, m, &request, &bulk{scope: s, query: query, body: body, turn: turn})
 }
 
 // bulk is a request for all flags.
@@ -103,6 +124,7 @@ type bulk struct {
 	scope scope
 	query url.Values
 	body  string
+	turn  *budget.Turn // ends before the response is written
 }
 
 func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory, request *eval.Request, b *bulk) {
@@ -119,16 +141,26 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		for _, tag := range known {
 			if string(input[:]) == tag.input {
 				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // for traces: nothing was evaluated
+				b.turn.End()
 				notModified(rw, tag)
 				return
 			}
 		}
 	}
-	flags := v.in(&b.scope)
+	flags, bytes := v.in(&b.scope)
+	release, refused := h.reserve(bytes)
+	if refused != nil {
+		b.turn.End()
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	defer release(0)
 	h.counts.bulkFlags.Add(uint64(len(flags)))
 	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
 		return // the client disconnected
 	}
+	b.turn.End()
+	release(len(m.answer))
 	tag := entityTag{answer: tagOf(m.digests), input: string(input[:])}
 	for _, k := range known {
 		if k.answer == tag.answer {
@@ -153,7 +185,7 @@ func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Reque
 			b = append(b, ',')
 		}
 		one := a.of(r)
-		b = append(append(b, a.name...), one.text...)
+		b = one.appendTo(append(b, a.name...))
 		digests = binary.BigEndian.AppendUint64(digests, one.digest)
 	})
 	m.answer = append(append(b, ']'), end...)

@@ -4,6 +4,7 @@
 package ofrep
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 	"github.com/flagr-datar/flagr-datar/pkg/fastpath"
@@ -75,6 +77,14 @@ type Options struct {
 	Inject func(context any, r *http.Request) any
 	Access Access
 	Events Events
+	// Bodies is the memory of request bodies of more than 16 KiB, and Answers that of responses of more than 16 KiB.
+	// Nil means budget.BodyBytes and budget.AnswerBytes.
+	Bodies, Answers *budget.Memory
+	// AnswerBytes is the maximum length of a response, estimated before the evaluation; 0 means
+	// eval.DefaultAnswerBytes.
+	AnswerBytes int
+	// Turns limits how many large bodies are decoded and evaluated in parallel. Nil means no limit.
+	Turns budget.Turns
 	// Now is the clock, which also dates States; nil means time.Now.
 	Now func() time.Time
 }
@@ -125,6 +135,13 @@ func New(o Options) *Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Bodies == nil {
+		o.Bodies = budget.NewMemory(budget.BodyBytes)
+	}
+	if o.Answers == nil {
+		o.Answers = budget.NewMemory(budget.AnswerBytes)
+	}
+	o.AnswerBytes = cmp.Or(o.AnswerBytes, eval.DefaultAnswerBytes)
 	h := &Handler{options: o, gate: newGate(o.Access, o.Now)}
 	h.options.Events.setDefaults()
 	h.unknown = "{}"
@@ -192,40 +209,60 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 		h.writeProblem(rw, &key, refused)
 		return
 	}
-	body, refused := readBody(rw, r)
+	body, forget, refused := h.readBody(rw, r)
+	defer forget()
 	if refused != nil {
 		h.writeProblem(rw, &key, refused)
 		return
 	}
+	turn, err := h.options.Turns.TakeFor(r.Context(), len(body))
+	if err != nil {
+		h.writeProblem(rw, &key, disconnected())
+		return
+	}
+	defer turn.End()
 	m := h.pool.Get().(*memory)
 	defer h.release(m)
-	request := eval.Request{FlagKey: key}
-	if refused = m.readContext(body, h.options.Inject != nil, &request); refused != nil {
+	said, release, refused := h.evaluate(r, m, key, tags, body)
+	if refused != nil {
+		turn.End()
 		h.writeProblem(rw, &key, refused)
 		return
+	}
+	defer release(0)
+	m.answer = said.appendTo(appendName(m.answer[:0], key))
+	turn.End()
+	status := http.StatusOK
+	if said.failed {
+		status = http.StatusBadRequest
+	}
+	writeBody(rw, status, m.answer)
+}
+
+// evaluate evaluates the flag with a key, and reserves the memory of the response, which release returns.
+func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string) (_ *answer, release func(int), _ *problem) {
+	request := eval.Request{FlagKey: key}
+	if refused := m.readContext(body, h.options.Inject != nil, &request); refused != nil {
+		return nil, nil, refused
 	}
 	if h.options.Inject != nil {
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	}
 	if len(tags) > 0 { // a flag out of scope is not evaluated
 		if f, ok := h.options.States.State().Snapshot.Find(key); ok && !within(f, tags) {
-			h.writeProblem(rw, &key, unknownFlag(key))
-			return
+			return nil, nil, unknownFlag(key)
 		}
 	}
 	h.options.Eval.EvaluateInto(r.Context(), request, &m.result)
 	f, ok := m.result.Flag()
 	if !ok {
-		h.writeProblem(rw, &key, unknownFlag(key))
-		return
+		return nil, nil, unknownFlag(key)
 	}
-	said := h.answersOf(f).of(&m.result)
-	m.answer = append(appendName(m.answer[:0], key), said.text...)
-	status := http.StatusOK
-	if said.failed {
-		status = http.StatusBadRequest
+	release, refused := h.reserve(answerBytes(f))
+	if refused != nil {
+		return nil, nil, refused
 	}
-	writeBody(rw, status, m.answer)
+	return h.answersOf(f).of(&m.result), release, nil
 }
 
 func unknownFlag(key string) *problem {
@@ -260,6 +297,9 @@ func (h *Handler) allow(rw http.ResponseWriter, r *http.Request, key *string, me
 
 // writeProblem responds with an error, about the flag with the given key unless that is nil.
 func (h *Handler) writeProblem(rw http.ResponseWriter, key *string, p *problem) {
+	if p.status == http.StatusServiceUnavailable && rw.Header().Get("Retry-After") == "" {
+		rw.Header().Set("Retry-After", "1")
+	}
 	b := []byte{'{'}
 	if key != nil {
 		b = appendName(nil, *key)

@@ -1,6 +1,7 @@
 package ofrep
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -26,30 +28,77 @@ type problem struct {
 	details string
 }
 
-// readBody reads the whole body into its own memory, because results may keep parts of it.
-func readBody(rw http.ResponseWriter, r *http.Request) (string, *problem) {
+// readBody reads the whole body into its own memory, because results may keep parts of it. The memory of a body of
+// more than 16 KiB, or of unknown length, grows as its bytes arrive. Call release when the request is done.
+func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string, release func(), refused *problem) {
+	release = func() {}
 	if r.ContentLength > maxBodyBytes {
-		return "", tooLarge()
+		return "", release, tooLarge()
 	}
 	var body []byte
 	var err error
-	if r.ContentLength >= 0 {
+	if r.ContentLength >= 0 && r.ContentLength <= budget.LargeBytes {
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(r.Body, body)
 	} else {
-		body, err = io.ReadAll(http.MaxBytesReader(rw, r.Body, maxBodyBytes))
+		limited := budget.NewBody(http.MaxBytesReader(rw, r.Body, maxBodyBytes), maxBodyBytes, h.options.Bodies)
+		release = limited.Release
+		var buffer bytes.Buffer
+		_, err = buffer.ReadFrom(limited)
+		body = buffer.Bytes()
 	}
-	if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-		return "", tooLarge()
+	switch large := (*http.MaxBytesError)(nil); {
+	case err == nil:
+		text = unsafe.String(unsafe.SliceData(body), len(body)) // nothing else refers to the bytes
+		return strings.TrimPrefix(text, entity.ByteOrderMark), release, nil
+	case errors.As(err, &large):
+		return "", release, tooLarge()
+	case errors.Is(err, budget.ErrTooManyValues):
+		return "", release, &problem{http.StatusRequestEntityTooLarge, codeGeneral, err.Error()}
+	case errors.Is(err, budget.ErrExhausted):
+		return "", release, busy()
+	default:
+		return "", release, &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
 	}
-	if err != nil {
-		return "", &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
-	}
-	return unsafe.String(unsafe.SliceData(body), len(body)), nil // nothing else refers to the bytes
 }
 
 func tooLarge() *problem {
 	return &problem{http.StatusRequestEntityTooLarge, codeGeneral, fmt.Sprintf("the request body is larger than %d bytes", maxBodyBytes)}
+}
+
+// busy is the refusal of a request because other requests use the memory.
+func busy() *problem {
+	return &problem{http.StatusServiceUnavailable, codeGeneral, budget.ErrExhausted.Error()}
+}
+
+// disconnected is the response to a client that disconnected, which only the access log shows.
+func disconnected() *problem { return &problem{499, codeGeneral, "the client disconnected"} }
+
+// answerBytes is the approximate maximum length of a response about a flag.
+func answerBytes(f eval.CompiledFlag) int { return f.AnswerBytes() + fixedAnswerBytes }
+
+// fixedAnswerBytes is the approximate length of a response without the texts of the flag.
+const fixedAnswerBytes = 256
+
+// reserve reserves memory for a response of about the given length. Call release with the actual length before the
+// response is written, and with 0 at the end.
+func (h *Handler) reserve(bytes int) (release func(used int), refused *problem) {
+	switch {
+	case bytes > h.options.AnswerBytes:
+		return nil, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf(
+			"the response would have about %d bytes, more than the %d allowed (FLAGR_EVAL_ANSWER_BYTES): request fewer flags", bytes, h.options.AnswerBytes)}
+	case bytes <= budget.LargeBytes:
+		return func(int) {}, nil
+	case h.options.Answers.Take(int64(bytes)) != nil:
+		return nil, busy()
+	}
+	held := bytes
+	return func(used int) {
+		if used < held {
+			h.options.Answers.Release(int64(held - used))
+			held = used
+		}
+	}, nil
 }
 
 // readContext parses a body into request. If reader does not accept the form, encoding/json parses it. With

@@ -12,6 +12,9 @@ import (
 // the flag does not have the segment.
 func (s *Store) Constraints(ctx context.Context, flagID, segmentID int64) ([]entity.Constraint, error) {
 	constraints := []entity.Constraint{}
+	if err := reserveFlag(s.db.WithContext(ctx), flagID); err != nil {
+		return nil, explain("read constraints", err)
+	}
 	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).Order("id").Find(&constraints).Error
 	if err != nil {
 		return nil, explain("read constraints", err)

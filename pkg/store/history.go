@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"gorm.io/gorm"
+
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -32,6 +34,19 @@ func reserve(ctx context.Context, bytes int64) error {
 		return nil
 	}
 	return budget.AtLeast(ctx, bytes*bytesPerStateByte)
+}
+
+// reserveFlag reserves the memory of a flag with all its parts: the length of its newest snapshot. It reserves nothing if
+// the flag does not exist.
+func reserveFlag(tx *gorm.DB, id int64) error {
+	var bytes []int64
+	tx = tx.Session(&gorm.Session{NewDB: true})
+	newest := tx.Unscoped().Model(&entity.Flag{}).Select("snapshot_id").Where("id = ?", id)
+	err := tx.Model(&entity.FlagSnapshot{}).Where("id = (?)", newest).Limit(1).Pluck("COALESCE(OCTET_LENGTH(flag), 0)", &bytes).Error
+	if err != nil || len(bytes) == 0 {
+		return err
+	}
+	return reserve(tx.Statement.Context, bytes[0])
 }
 
 // SnapshotHeads lists at most limit snapshots of a flag without their contents, newest first. The

@@ -516,6 +516,59 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 	})
 }
 
+// TestOneFlagTakesSharedMemory checks that functions that read or change one flag, or its parts, take shared memory, and
+// change nothing without it.
+func TestOneFlagTakesSharedMemory(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		f := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "large"}))
+		id := int64(f.ID)
+		v := must[*entity.Variant](t)(s.CreateVariant(t.Context(), "", id, "on", entity.Attachment{"a": strings.Repeat("x", 2*freeStateBytes)}))
+		before := must[*entity.Flag](t)(s.Flag(t.Context(), id))
+		memory := budget.NewMemory(1 << 20)
+		other, releaseOther := memory.Share(t.Context())
+		ok(t, budget.AtLeast(other, 1<<20))
+		ctx, release := memory.Share(t.Context())
+		defer release()
+		uses := []struct {
+			name string
+			use  func() error
+		}{
+			{"flag", func() error { _, err := s.Flag(ctx, id); return err }},
+			{"any flag", func() error { _, err := s.AnyFlag(ctx, id); return err }},
+			{"variants", func() error { _, err := s.Variants(ctx, id); return err }},
+			{"segments", func() error { _, err := s.Segments(ctx, id); return err }},
+			{"constraints", func() error { _, err := s.Constraints(ctx, id, 1); return err }},
+			{"update", func() error { _, err := s.UpdateFlag(ctx, "", id, FlagPatch{Description: new("changed")}); return err }},
+			{"enable", func() error { _, err := s.SetFlagEnabled(ctx, "", id, true); return err }},
+			{"update variant", func() error { _, err := s.UpdateVariant(ctx, "", id, int64(v.ID), "off", nil); return err }},
+			{"duplicate", func() error { _, err := s.DuplicateFlag(ctx, "", id, "copy", ""); return err }},
+			{"definition", func() error {
+				_, err := s.ReplaceDefinition(ctx, "", id, entity.Definition{SnapshotID: before.SnapshotID, Notes: new("changed")})
+				return err
+			}},
+		}
+		for _, u := range uses {
+			if err := u.use(); !errors.Is(err, budget.ErrExhausted) {
+				t.Errorf("%s, beside a request that has all memory: %v", u.name, err)
+			}
+		}
+		if after := must[*entity.Flag](t)(s.Flag(t.Context(), id)); after.SnapshotID != before.SnapshotID {
+			t.Errorf("snapshot %d, want %d: something was changed", after.SnapshotID, before.SnapshotID)
+		}
+		releaseOther()
+		for _, u := range uses[:len(uses)-1] { // the definition is of an older snapshot then
+			if err := u.use(); err != nil {
+				t.Errorf("%s, with memory: %v", u.name, err)
+			}
+		}
+		ok(t, s.DeleteFlag(ctx, "", id))
+		if _, err := s.AnyFlag(ctx, id); err != nil {
+			t.Errorf("a deleted flag: %v", err)
+		}
+	})
+}
+
 // TestReadsTakeSharedMemory checks that states and flags that are read for a request take shared
 // memory, and that those that are read in the background do not take it.
 func TestReadsTakeSharedMemory(t *testing.T) {

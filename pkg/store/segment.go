@@ -15,6 +15,9 @@ import (
 func (s *Store) Segments(ctx context.Context, flagID int64) ([]entity.Segment, error) {
 	var segments []entity.Segment
 	err := s.read(ctx, "segments", func(tx *gorm.DB) (err error) {
+		if err := reserveFlag(tx, flagID); err != nil {
+			return err
+		}
 		segments, err = segmentsOf(tx, []uint{uint(max(flagID, 0))}, whole())
 		return err
 	})

@@ -13,6 +13,9 @@ import (
 // does not exist.
 func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, error) {
 	variants := []entity.Variant{}
+	if err := reserveFlag(s.db.WithContext(ctx), flagID); err != nil {
+		return nil, explain("read variants", err)
+	}
 	if err := s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order("id").Find(&variants).Error; err != nil {
 		return nil, explain("read variants", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -88,7 +89,7 @@ func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 		return inMemory, false, nil
 	}
 	f, err = u.o.Store.Flag(r.Context(), id)
-	if err != nil && !errors.Is(err, entity.ErrNotFound) && inMemory != nil {
+	if err != nil && !errors.Is(err, entity.ErrNotFound) && !errors.Is(err, budget.ErrExhausted) && inMemory != nil {
 		u.o.Logger.Warn("flag is shown from memory", "flag", id, "error", err)
 		return inMemory, true, nil
 	}

@@ -447,6 +447,7 @@ func (d *form) placed(field string) string {
 
 // parseAttachment parses a JSON object; an empty string is an empty object. The error has line and column.
 func parseAttachment(source string, text *texts) (entity.Attachment, error) {
+	source = strings.TrimPrefix(source, entity.ByteOrderMark)
 	if strings.TrimSpace(source) == "" {
 		return entity.Attachment{}, nil
 	}

@@ -331,6 +331,7 @@ var jsonTypes = map[reflect.Kind]string{reflect.String: "string", reflect.Struct
 
 // parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line and column.
 func parseJSON(text string, into any, words *texts) error {
+	text = strings.TrimPrefix(text, entity.ByteOrderMark)
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
 	err := decoder.Decode(into)

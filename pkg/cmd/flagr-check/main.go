@@ -118,6 +118,7 @@ func parseDefinition(body []byte) (d entity.Definition, err error) {
 	var required struct {
 		SnapshotID *uint `json:"snapshotID"`
 	}
+	body = bytes.TrimPrefix(body, []byte(entity.ByteOrderMark))
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&d); err != nil {

@@ -74,6 +74,7 @@ func TestTheBuiltCommand(t *testing.T) {
 			0, is("valid: a definition made from snapshot 7\n"), is("")},
 		{"wrong definition", []string{"-definition", "-"}, `{"snapshotID":7,"variants":[],"segments":[{"rolloutPercent":101,"distributions":[{"variantKey":"a","percent":99}]}]}`, 1, all(
 			"segments[0].rolloutPercent: ", `segments[0].distributions[0].variantKey: no variant has the key "a"`, "add up to 99", "\nnot valid: 3 errors\n"), is("")},
+		{"definition with a byte order mark", []string{"-definition", "-"}, "\xef\xbb\xbf" + `{"snapshotID":7}`, 0, is("valid: a definition made from snapshot 7\n"), is("")},
 		{"definition of no snapshot", []string{"-definition", "-"}, `{"key":"k"}`, 1, all("error: snapshotID is missing", "not valid: 1 error"), is("")},
 		{"definition with a misspelled field", []string{"-definition", "-"}, `{"snapshotID":7,"rollout":3}`, 1, all(`unknown field "rollout"`), is("")},
 		{"no argument", nil, "", 2, is(""), usageText},
