@@ -98,7 +98,6 @@ var ofCatalog = []statement{
 	{`bucket \{bucket\} of ([\d,]+)`, []string{"eval.buckets"}},
 	{`at most (\d+) per second`, []string{"insight.tailPerSecond"}},
 	{`at most (\d+) at a time`, []string{"insight.TailListeners"}},
-	{`may still come, up to (\d+) days late`, []string{"datar/ingest.maxWriterAge d"}},
 	{`a server keeps ([\d,]+) per hour`, []string{"datar.unknownPerHour"}},
 }
 

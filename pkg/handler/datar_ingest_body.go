@@ -22,8 +22,8 @@ import (
 	"github.com/go-openapi/runtime"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
