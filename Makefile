@@ -85,7 +85,7 @@ CHDB_PART := ^Test(TooManyParts|ManyStartAtOnce|ClickHouseClockIsWrong|QueryOfTh
 test-chdb-part: ## the part of test-chdb that takes less than a minute
 	FLAGR_TEST_REQUIRE_SERVERS= $(SERVERS) -only chdb $(TESTSUM) $(GO) test -count=1 -timeout 10m -run '$(CHDB_PART)' ./pkg/datar/chstore
 
-test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts: a minute and a half
+test-clickhouse-cluster: build ## the same on a cluster of two shards with two replicas each, which it installs and starts: two minutes
 	FLAGR_TEST_REQUIRE_SERVERS= integration_tests/services/clickhousecluster/run.sh sh -c "\
 		$(TESTSUM) $(GO) test -count=1 -timeout 20m -parallel 4 -run '/^cluster$$' ./pkg/datar/chstore && \
 		$(TESTSUM) $(GO) test -count=1 -timeout 20m -run 'ClickHouse(AnswersAlike|Move)' ./integration_tests -server $(abspath $(BINARY))"

@@ -4,7 +4,7 @@
 #
 #   integration_tests/services/clickhousecluster/run.sh go test ./pkg/datar/chstore
 #
-# FLAGR_TEST_CLICKHOUSE_CONTROL is a command that takes kill or begin, and the number of a server, 1 to 4.
+# FLAGR_TEST_CLICKHOUSE_CONTROL is a command that takes kill or begin, and the number of a server, 1 to 4, or zookeeper.
 #
 # Servers connect to each other as the user default without a password, which this version needs to forward ALTER TABLE to the leader.
 #
@@ -35,12 +35,21 @@ trap 'exec 9>&-; wait $cleaner 2>/dev/null' EXIT
 
 mkdir "$dir/zookeeper"
 printf 'dataDir=%s\nclientPortAddress=127.0.0.1\nclientPort=12181\ntickTime=2000\nadmin.enableServer=false\n' "$dir/zookeeper" >"$dir/zookeeper.cfg"
-setsid java -Dzookeeper.forceSync=no -Xmx128m -cp '/usr/share/java/*' org.apache.zookeeper.server.quorum.QuorumPeerMain "$dir/zookeeper.cfg" \
-	>"$dir/zookeeper.log" 2>&1 9>&- &
-echo $! >"$dir/zookeeper.pid"
-disown # no message when it is killed
-for attempt in $(seq 300); do # servers that start before it may crash
-	(exec 3<>/dev/tcp/127.0.0.1/12181) 2>/dev/null && break
+cat >"$dir/control" <<-SH
+	#!/usr/bin/env bash
+	run() { setsid "\$@" >>"$dir/\$name.log" 2>&1 & echo \$! >"$dir/\$name.pid"; }
+	name=\$2
+	case \$1-\$name in
+	kill-*) kill -9 "\$(cat "$dir/\$name.pid")" ;;
+	begin-zookeeper) run java -Dzookeeper.forceSync=no -Xmx128m -cp '/usr/share/java/*' org.apache.zookeeper.server.quorum.QuorumPeerMain "$dir/zookeeper.cfg" ;;
+	begin-*) run /usr/sbin/clickhouse-server --config-file="$dir/\$name/config.xml" ;;
+	esac
+SH
+chmod +x "$dir/control"
+export FLAGR_TEST_CLICKHOUSE_CONTROL=$dir/control
+"$dir/control" begin zookeeper 9>&-
+for attempt in $(seq 300); do # servers that start before it serves requests may crash
+	(exec 3<>/dev/tcp/127.0.0.1/12181 && printf srvr >&3 && timeout 5 grep -q '^Mode:' <&3) 2>/dev/null && break
 	if [ "$attempt" = 300 ]; then
 		echo "run.sh: ZooKeeper does not answer; its log:" >&2
 		tail -20 "$dir/zookeeper.log" >&2
@@ -80,22 +89,13 @@ for n in 1 2 3 4; do
 	XML
 done
 
-cat >"$dir/control" <<-SH
-	#!/usr/bin/env bash
-	case \$1 in
-	kill) kill -9 "\$(cat "$dir/\$2.pid")" ;;
-	begin) setsid /usr/sbin/clickhouse-server --config-file="$dir/\$2/config.xml" >>"$dir/\$2/server.log" 2>&1 & echo \$! >"$dir/\$2.pid" ;;
-	esac
-SH
-chmod +x "$dir/control"
-export FLAGR_TEST_CLICKHOUSE_CONTROL=$dir/control
 for n in 1 2 3 4; do "$dir/control" begin $n 9>&-; done
 for n in 1 2 3 4; do
 	for attempt in $(seq 300); do
 		curl -sf "http://127.0.0.1:1812$n/ping" >/dev/null && break
 		if [ "$attempt" = 300 ]; then
 			echo "run.sh: server $n does not answer; its log:" >&2
-			tail -20 "$dir/$n/server.log" >&2
+			tail -20 "$dir/$n.log" >&2
 			exit 1
 		fi
 		sleep 0.2

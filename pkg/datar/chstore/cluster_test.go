@@ -39,7 +39,7 @@ func (o *ownDatabase) addressOf(t *testing.T, hosts ...string) string {
 	return "clickhouse://" + first.User.String() + "@" + strings.Join(hosts, ",") + first.RequestURI()
 }
 
-// control kills or begins a server, 1 to 4.
+// command kills or begins a server, 1 to 4, or zookeeper.
 func (o *ownDatabase) command(t *testing.T, what, server string) {
 	t.Helper()
 	if output, err := exec.CommandContext(t.Context(), o.control, what, server).CombinedOutput(); err != nil {
@@ -86,6 +86,32 @@ func TestClusterReplicasDie(t *testing.T) {
 	}
 	for _, host := range own.hosts {
 		awaitAll(t, open(t, own.addressOf(t, host)), recorded)
+	}
+}
+
+// TestClusterWithoutZooKeeper kills ZooKeeper, without which all tables are read-only, and restarts
+// it. Meanwhile, flushes fail, counts are kept, and queries return what was stored.
+func TestClusterWithoutZooKeeper(t *testing.T) {
+	own := newOwnDatabase(t)
+	s := open(t, own.addressOf(t, own.hosts...))
+	e, err := datar.New(datar.Options{Store: s, FlushInterval: time.Hour, Server: datar.ServerOptions{Name: "s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := recordAndFlush(t, e)
+	own.command(t, "kill", "zookeeper")
+	e.Record(datar.Event{FlagID: 1, Outcome: datar.NoMatch, Time: time.Now()})
+	if e.Flush(t.Context()) == nil {
+		t.Error("a flush succeeded without ZooKeeper")
+	}
+	wantAll(t, s, stored)
+	own.command(t, "begin", "zookeeper")
+	stored += 1 + recordAndFlush(t, e)
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range own.hosts {
+		awaitAll(t, open(t, own.addressOf(t, host)), stored)
 	}
 }
 
