@@ -1,9 +1,13 @@
 package browser
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
@@ -200,4 +204,108 @@ func TestNumbersWithoutJavaScript(t *testing.T) {
 		p.run(chromedp.Focus("#"+id+" summary"), chromedp.KeyEvent(kb.Enter))
 		p.until("the command of "+id, fmt.Sprintf(`document.querySelector("#%s details[open] .note").checkVisibility()`, id))
 	}
+}
+
+// TestCommandsOfNumbersGetThem runs the curl of each count of a table, whose response must have the count. Sums of a row or
+// column are not in it.
+func TestCommandsOfNumbersGetThem(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), 20*24)
+	s.startOn(t)
+	s.sample(t, 2)
+	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-it", "entityID": "e"})
+	p := open(t, s)
+	poll(t, "the unknown key", func() bool {
+		list, _ := s.api(t, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)
+		return len(list) == 1
+	})
+	for _, path := range []string{"/ui/", "/ui/?days=30", "/ui/flags/1", "/ui/flags/2", "/ui/flags/2/traffic", "/ui/flags/2/nothing", "/ui/unknown", "/ui/server"} {
+		p.load(path)
+		raw := p.value(`JSON.stringify([...document.querySelectorAll("[data-source] tbody tr:not(.sum) td.num:not(.figures td:last-child)")].filter((e) => /^[\d,]+$/.test(e.innerText.trim())).map((e) => {
+			e.click();
+			return {count: e.innerText.trim().replaceAll(",", ""), command: document.querySelector("#number pre").innerText};
+		}))`)
+		var numbers []struct{ Count, Command string }
+		if err := json.Unmarshal([]byte(raw), &numbers); err != nil || len(numbers) == 0 {
+			t.Fatalf("%s: no numbers: %v", path, err)
+		}
+		responses := map[string]string{}
+		for _, one := range numbers {
+			if one.Count == "0" {
+				continue
+			}
+			if responses[one.Command] == "" {
+				responses[one.Command] = curl(t, one.Command)
+			}
+			if !regexp.MustCompile(`[:\[,]` + one.Count + `[,}\]]`).MatchString(responses[one.Command]) {
+				t.Errorf("%s shows %s, which is not in the response to %s:\n%.1500s", path, one.Count, one.Command, responses[one.Command])
+				break
+			}
+		}
+	}
+}
+
+// TestCommandOfAForecast sends the draft of a review to the API, whose forecast must have the numbers of the review.
+func TestCommandOfAForecast(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" }), 10*24)
+	s.startOn(t)
+	p := open(t, s)
+	p.load("/ui/flags/1/targeting")
+	p.fill("s.0.rollout", "80")
+	p.press("Review and save")
+	p.has("Save 1 change as a new version?")
+	command := p.value(`document.querySelector("#src-forecast .note").textContent`)
+	target, draft, ok := strings.Cut(strings.TrimSuffix(command, "'"), "-d '")
+	if !ok {
+		t.Fatal(command)
+	}
+	response, err := http.Post(strings.Split(target, "'")[1], "application/json", strings.NewReader(strings.ReplaceAll(draft, `'\''`, "'")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", command, response.StatusCode, body, err)
+	}
+	numbers := strings.Fields(p.value(`[...document.querySelectorAll("[data-review] tbody td:not(:last-child)")].map((e) => e.innerText.replaceAll(",", "")).join(" ")`))
+	for _, n := range numbers {
+		if !strings.Contains(string(body), ":"+n) {
+			t.Errorf("the review has %s, and the API\n%s", n, body)
+		}
+	}
+	if len(numbers) != 6 {
+		t.Errorf("the review has the numbers %q", numbers)
+	}
+}
+
+// curl runs the commands of a page. Its result also has the sums of the last 7 days of flags, which the list shows.
+func curl(t *testing.T, commands string) (result string) {
+	t.Helper()
+	for command := range strings.Lines(commands) {
+		_, target, _ := strings.Cut(strings.Trim(strings.TrimSpace(command), "'"), "'")
+		response, err := http.Get(target)
+		if err != nil {
+			t.Fatal(command, err)
+		}
+		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", command, response.StatusCode, body, err)
+		}
+		result += string(body)
+		var states struct{ Flags []struct{ Spark []int } }
+		_ = json.Unmarshal(body, &states)
+		for _, flag := range states.Flags {
+			sum := 0
+			for _, n := range flag.Spark[max(0, len(flag.Spark)-7):] {
+				sum += n
+			}
+			result += fmt.Sprint(",", sum, ",")
+		}
+	}
+	return result
 }

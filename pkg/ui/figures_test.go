@@ -385,8 +385,8 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 		})
 		parts := func(p datar.Parts) string { return fmt.Sprint(uint8(p)) }
 		for target, want := range map[string][2]string{
-			"/ui/":                {"/datar/states&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-25 00:00:00 to now<"},
-			"/ui/?days=30":        {"/datar/states&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-01 10:00:00 to now<"},
+			"/ui/":                {"/datar/states?sort=updated&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-25 00:00:00 to now<"},
+			"/ui/?days=30":        {"/datar/states?sort=updated&#39;", ">flag 0 by " + parts(datar.GroupFlag) + " from 2026-01-01 10:00:00 to now<"},
 			"/ui/flags/1":         {"/datar/flags/1/outcomes?from=", ">flag 1 by " + parts(datar.GroupOutcome|datar.GroupVariant) + " from "},
 			targeting:             {"/datar/flags/1/rollout?from=", ">flag 1 by " + parts(datar.GroupVersion|datar.GroupSegment|datar.GroupVariant|datar.GroupOutcome) + " from "},
 			"/ui/flags/1/traffic": {"/datar/flags/1/series?", ">flag 1 by " + parts(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant) + " from "},

@@ -105,6 +105,33 @@ func (q listQuery) with(name, value string) string {
 	return "?" + v.Encode()
 }
 
+// states returns the parameters with which the API lists the flags of the page. It has no order by ID, and no states for
+// contradictions and for flags that were not asked: then they are those with which it lists as many flags as it can.
+func (q listQuery) states() url.Values {
+	v := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("q", q.text)
+	set("tags", q.tag)
+	if q.on != "" {
+		set("enabled", strconv.FormatBool(q.on == "on"))
+	}
+	sort := map[string]string{"changed": "updated", "key": "key", "traffic": "traffic", "last": "last"}[q.sort]
+	if sort == "" || q.state == stateContradiction || q.state == stateUnasked || strings.Contains(q.tag, ",") {
+		v.Set("limit", "1000")
+		return v
+	}
+	set("state", q.state)
+	set("sort", sort)
+	if q.page > 1 {
+		set("offset", strconv.Itoa((q.page-1)*pageSize))
+	}
+	return v
+}
+
 // listed is a flag with its numbers, which are nil if Datar is off.
 type listed struct {
 	flag    *entity.Flag
@@ -178,6 +205,7 @@ type listData struct {
 	CSV           string
 	Deleted       bool
 	Curl, SQL     string
+	Says          string // the text that says what the numbers of evaluations count
 }
 
 // list is the first page: all flags with their states and evaluations.
@@ -187,6 +215,10 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	p := u.page(r, "flags", u.text.plain("list.title"))
 	d := listData{Days: q.days, Text: q.text, On: q.on, Datar: u.o.Numbers != nil, Deleted: u.o.Store != nil}
 	p.Data = &d
+	d.Says = "says.list.days" // the API has them by day
+	if q.days >= latelyDays {
+		d.Says = "says.list"
+	}
 	if len(all) == 0 {
 		d.Empty = true
 		d.First = u.firstSteps(r, p)
@@ -199,7 +231,7 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
 	u.fillPage(&d, p, found, q)
 	if board != nil {
-		d.Curl, d.SQL = u.curl(r, "/datar/states"), u.sql(datar.GroupFlag, nil, listFrom(u.o.Now(), q.days), nil)
+		d.Curl, d.SQL = u.curl(r, "/datar/states?"+q.states().Encode()), u.sql(datar.GroupFlag, nil, listFrom(u.o.Now(), q.days), nil)
 	}
 	if len(found) == 0 {
 		d.NoMatch = u.text.say("list.nomatch", "what", u.filterWords(q))

@@ -98,3 +98,27 @@ func hasSentence(n *html.Node) (found bool) {
 	each(within(n, func(p *html.Node) bool { return p.Data == "table" }), func(c *html.Node) { found = found || c.Data == "th" && hasAttr(c, "data-says") })
 	return found
 }
+
+// TestTheCommandOfTheListHasItsFlags: the API lists the flags that the page does, as far as it has the same filters and orders.
+func TestTheCommandOfTheListHasItsFlags(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	for query, want := range map[string]string{
+		"":                              "sort=updated",
+		"q=a,b&tag=web&on=off&sort=key": "enabled=false&q=a%2Cb&sort=key&tags=web",
+		"state=active&sort=traffic":     "sort=traffic&state=active",
+		"page=3&sort=last":              "offset=200&sort=last",
+		"sort=id&on=on":                 "enabled=true&limit=1000",
+		"state=unasked&page=2":          "limit=1000",
+	} {
+		found := ""
+		each(f.ask(t, http.MethodGet, "/ui/?"+query, nil).root, func(n *html.Node) {
+			if _, after, ok := strings.Cut(text(n), "/datar/states?"); ok && n.Data == "code" {
+				found, _, _ = strings.Cut(after, "'")
+			}
+		})
+		if found != want {
+			t.Errorf("%s: the command has %q, want %q", query, found, want)
+		}
+	}
+}

@@ -379,7 +379,13 @@ func (u *UI) seriesSources(r *http.Request, f *entity.Flag, s *insight.Series, q
 	if q.To != nil {
 		query.Set("to", q.To.UTC().Format(time.RFC3339))
 	}
-	return u.curl(r, fmt.Sprintf("/datar/flags/%d/series?%s", f.ID, query.Encode())), u.sql(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant, f, s.Starts[0], q.To)
+	path := fmt.Sprintf("/datar/flags/%d/series?", f.ID)
+	curl = u.curl(r, path+query.Encode())
+	if s.By == insight.ByVariant && len(s.Nothing) > 0 { // the columns without a variant
+		query.Set("by", string(insight.ByOutcome))
+		curl += "\n" + u.curl(r, path+query.Encode())
+	}
+	return curl, u.sql(datar.GroupHour|datar.GroupOutcome|datar.GroupVariant, f, s.Starts[0], q.To)
 }
 
 // wholeBuckets compares the buckets that are whole on both sides.
