@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -336,6 +337,25 @@ func TestTryIsNotCounted(t *testing.T) {
 	}
 }
 
+// TestRolloutOfTheFuture checks a window that begins in the future, in which no version is alive yet.
+func TestRolloutOfTheFuture(t *testing.T) {
+	t.Parallel()
+	s := setup(t, datarOn)
+	flagID := abFlag(t, s)
+	from := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Hour)
+	a := call(t, s, http.MethodGet, fmt.Sprintf("/datar/flags/%d/rollout?from=%s&to=%s", flagID, from.Format(time.RFC3339), from.Add(time.Hour).Format(time.RFC3339)), nil)
+	var rollout struct {
+		From, To time.Time
+		Versions []any
+	}
+	if err := json.Unmarshal([]byte(a.raw), &rollout); err != nil || a.status != http.StatusOK {
+		t.Fatalf("%d %s: %v", a.status, a.raw, err)
+	}
+	if !rollout.From.Equal(from) || rollout.To.Before(rollout.From) || len(rollout.Versions) != 0 {
+		t.Errorf("from %s to %s, %d versions; want none from %s", rollout.From, rollout.To, len(rollout.Versions), from)
+	}
+}
+
 func TestAnswersAsCSV(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)
@@ -376,7 +396,7 @@ func TestAnswersAsCSV(t *testing.T) {
 		}
 		for _, record := range records {
 			for _, cell := range record {
-				if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+				if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
 					t.Errorf("%s: a spreadsheet would run %q", path, cell)
 				}
 			}

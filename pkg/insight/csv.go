@@ -58,9 +58,9 @@ func (c *csvWriter) close() error {
 	return c.out.Error()
 }
 
-// safeCell prefixes a ' to a text that begins like a formula.
+// safeCell prefixes a ' to a text that begins like a formula. A line feed is written as return and line feed.
 func safeCell(s string) string {
-	if s != "" && strings.IndexByte("=+-@\t\r", s[0]) >= 0 {
+	if s != "" && strings.IndexByte("=+-@\t\r\n", s[0]) >= 0 {
 		return "'" + s
 	}
 	return s

@@ -112,8 +112,10 @@ func VersionsNeeded(t Timeline, from, to time.Time, rows []datar.Row) []int64 {
 			needed[at] = true
 		}
 	}
-	for _, v := range t.Alive(from, to) {
-		needed[t.Index(v.SnapshotID)] = true
+	if from.Before(to) { // else the window begins in the future
+		for _, v := range t.Alive(from, to) {
+			needed[t.Index(v.SnapshotID)] = true
+		}
 	}
 	places := make([]int, 0, len(needed))
 	for place := range needed {

@@ -538,7 +538,11 @@ func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout
 	if of.timeline.Ambiguous() {
 		parts |= datar.GroupHour
 	}
-	in := &RolloutInput{FlagID: flagID, From: sp.from, To: earlier(sp.to, sp.now), Timeline: of.timeline, Refresh: s.o.Refresh}
+	to := earlier(sp.to, sp.now)
+	if to.Before(sp.from) { // the window begins in the future
+		to = sp.from
+	}
+	in := &RolloutInput{FlagID: flagID, From: sp.from, To: to, Timeline: of.timeline, Refresh: s.o.Refresh}
 	if in.Rows, err = s.details(ctx, flagID, sp, parts); err != nil {
 		return nil, err
 	}
