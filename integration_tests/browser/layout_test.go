@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -252,5 +253,27 @@ func TestTryItOnPhones(t *testing.T) {
 			[...document.querySelectorAll(".savebar .btn")].map((e) => e.getBoundingClientRect().top), [...document.querySelectorAll(".savebar .btn")].map((e) => e.getBoundingClientRect()))`)
 		p.press("Try it")
 		p.has("With 1 unsaved change.")
+	}
+}
+
+// TestFiltersOnPhones: a narrow or enlarged page has all filters of the list (WCAG 1.4.10), and their menus stay on the screen.
+func TestFiltersOnPhones(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.abFlag(t)
+	s.api(t, http.MethodPost, "/flags", object{"key": "second", "description": "Second"})
+	s.until(t, "second")
+	p := open(t, s)
+	for _, width := range []int64{320, 390, 700} {
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 640, DeviceScaleFactor: 1, Mobile: true})
+		p.load("/ui/")
+		p.press("Columns")
+		p.until("the menu on the screen", `(({left, right}) => left >= 0 && right <= innerWidth && document.documentElement.scrollWidth <= innerWidth)(document.querySelector("[name=cols]").closest(".pop").getBoundingClientRect())`)
+		p.press("Columns")
+		p.value(`((on) => (on.value = "off", on.dispatchEvent(new Event("input", {bubbles: true})), on.checkVisibility()))(document.querySelector("[name=on]"))`)
+		p.until("the flag that is off", `document.querySelectorAll(".flags .key").length === 1 && document.querySelector(".flags .key").innerText === "second"`)
+		if wrong := p.examined(); len(wrong) > 0 {
+			t.Errorf("%d pixels: %s", width, strings.Join(wrong, "\n\t"))
+		}
 	}
 }
