@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Routes returns the part of a flattened description that a generated API needs to route and read requests: paths,
-// parameters, tags, media types and security, without texts, examples and models. What such a server keeps in memory of the
-// whole description is many times as much.
+// Routes returns the part of a flattened description that a generated API needs to route and read
+// requests: paths, parameters, tags, media types and security, without texts, examples and models.
+// What such a server keeps in memory of the whole description is many times as much.
 func Routes(flat []byte) ([]byte, error) {
 	var d routesDocument
 	if err := json.Unmarshal(flat, &d); err != nil {
@@ -28,7 +28,8 @@ type routesDocument struct {
 	Paths               map[string]map[string]routesMethod `json:"paths"`
 }
 
-// routesOfAll is what the document defines for all operations, and what an operation may define for itself.
+// routesOfAll is what the document defines for all operations, and what an operation may define for
+// itself.
 type routesOfAll struct {
 	Consumes []string        `json:"consumes,omitempty"`
 	Produces []string        `json:"produces,omitempty"`

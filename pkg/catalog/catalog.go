@@ -1,5 +1,6 @@
-// Package catalog has the texts for users: those of the pages, and the messages of the API that pages show as well. All
-// of them are in one file, en.txt, so that a translation of the pages is one file. The API is in English only.
+// Package catalog has the texts for users: those of the pages, and the messages of the API that
+// pages show as well. All of them are in one file, en.txt, so that a translation of the pages is
+// one file. The API is in English only.
 package catalog
 
 import (
@@ -35,7 +36,8 @@ func English() string { return english }
 //	<warn>words</warn>  words that warn
 type Catalog struct{ texts map[string]string }
 
-// Parse parses lines such as "list.new = New flag". It ignores empty lines and lines that begin with #.
+// Parse parses lines such as "list.new = New flag". It ignores empty lines and lines that begin
+// with #.
 func Parse(source string) (*Catalog, error) {
 	c := &Catalog{texts: map[string]string{}}
 	lines := bufio.NewScanner(strings.NewReader(source))
@@ -70,8 +72,8 @@ func (c *Catalog) text(name string) (string, bool) {
 	return text, ok
 }
 
-// HTML returns a text with its markup and arguments, which are pairs of name and value. Values are escaped unless they
-// are HTML. A text that does not exist is its name.
+// HTML returns a text with its markup and arguments, which are pairs of name and value. Values are
+// escaped unless they are HTML. A text that does not exist is its name.
 func (c *Catalog) HTML(name string, args ...any) string {
 	w := writer{as: asHTML, text: c.text}
 	w.message(Message{name, args})
@@ -85,7 +87,8 @@ func (c *Catalog) Plain(name string, args ...any) string {
 	return w.b.String()
 }
 
-// Types of arguments. Integers are written with thousands separators, other values as package fmt does.
+// Types of arguments. Integers are written with thousands separators, other values as package fmt
+// does.
 type (
 	// Code is a key or a value in code type; in messages of the API it is in double quotes.
 	Code string
@@ -95,7 +98,8 @@ type (
 	HTML string
 	// Digits is a number without separators, such as an ID.
 	Digits int64
-	// Figure is a formatted number. In HTML, figures and integers are elements with the attribute data-n.
+	// Figure is a formatted number. In HTML, figures and integers are elements with the attribute
+	// data-n.
 	Figure string
 	// Segment is the ID of a segment.
 	Segment int64
@@ -184,7 +188,8 @@ func (w *writer) write(text string, args []any) {
 	}
 }
 
-// braced returns what is between the brace at the beginning of the text and the one that closes it, and the rest.
+// braced returns what is between the brace at the beginning of the text and the one that closes it,
+// and the rest.
 func braced(text string) (inside, rest string) {
 	level := 0
 	for i, r := range text {

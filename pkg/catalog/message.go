@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Message is a text of the catalog with its arguments, pairs of name and value. Packages below the API return messages,
-// so that the API and the pages have one wording: the API writes it in English, and the pages in their language, with
-// their markup. The zero value is an empty message.
+// Message is a text of the catalog with its arguments, pairs of name and value. Packages below the
+// API return messages, so that the API and the pages have one wording: the API writes it in
+// English, and the pages in their language, with their markup. The zero value is an empty message.
 type Message struct {
 	Name string
 	Args []any
@@ -30,8 +30,8 @@ func (m Message) String() string {
 	return w.b.String()
 }
 
-// inEnglish finds a text in the embedded file. The messages of the API are the first texts of the file, so this takes less
-// than a microsecond for them.
+// inEnglish finds a text in the embedded file. The messages of the API are the first texts of the
+// file, so this takes less than a microsecond for them.
 func inEnglish(name string) (string, bool) {
 	if name == "" {
 		return "", false

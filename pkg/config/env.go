@@ -1,14 +1,15 @@
-// Package config turns environment variables into a validated Config. Names, types and defaults are those of Flagr, so
-// that a deployment keeps its environment when it changes servers.
+// Package config turns environment variables into a validated Config. Names, types and defaults are
+// those of Flagr, so that a deployment keeps its environment when it changes servers.
 //
-// Three tags describe a field in addition to env and envDefault. accepts describes the accepted values, in the
-// words of error messages and docs/environment.md. secret excludes the value from every message. empty:"keep"
-// allows a list to have empty entries.
+// Three tags describe a field in addition to env and envDefault. accepts describes the accepted
+// values, in the words of error messages and docs/environment.md. secret excludes the value from
+// every message. empty:"keep" allows a list to have empty entries.
 package config
 
 import "time"
 
-// Config is the whole configuration, one struct per concern. It holds passwords and keys: do not log it.
+// Config is the whole configuration, one struct per concern. It holds passwords and keys: do not
+// log it.
 type Config struct {
 	Server          Server
 	Log             Log
@@ -44,7 +45,8 @@ type Config struct {
 	settings []Setting
 }
 
-// Server is the address of the server. The generated main reads the same two variables, and its flags --host and
+// Server is the address of the server. The generated main reads the same two variables, and its
+// flags --host and
 // --port override them; see SetListenDefaults.
 type Server struct {
 	// Host is the address to listen on; empty means all addresses.
@@ -97,8 +99,8 @@ type CORS struct {
 	AllowedOrigins []string `env:"FLAGR_CORS_ALLOWED_ORIGINS" envDefault:"*"`
 	// ExposedHeaders are the response headers that a page may read.
 	ExposedHeaders []string `env:"FLAGR_CORS_EXPOSED_HEADERS" envDefault:"WWW-Authenticate"`
-	// MaxAge is how many seconds a browser may cache a preflight response; negative forbids caching, 0 sends no
-	// header.
+	// MaxAge is how many seconds a browser may cache a preflight response; negative forbids
+	// caching, 0 sends no header.
 	MaxAge int `env:"FLAGR_CORS_MAX_AGE" envDefault:"600"`
 }
 
@@ -108,15 +110,18 @@ type JWTAuth struct {
 	Enabled bool `env:"FLAGR_JWT_AUTH_ENABLED" envDefault:"false"`
 	// Debug logs why a token was rejected.
 	Debug bool `env:"FLAGR_JWT_AUTH_DEBUG" envDefault:"false"`
-	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would open every path.
+	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would
+	// open every path.
 	WhitelistPaths []string `env:"FLAGR_JWT_AUTH_WHITELIST_PATHS" envDefault:"/api/v1/health,/api/v1/evaluation,/api/v1/exposures,/static"`
 	// ExactWhitelistPaths are whole paths open to everybody; an empty entry is the empty path.
 	ExactWhitelistPaths []string `env:"FLAGR_JWT_AUTH_EXACT_WHITELIST_PATHS" envDefault:",/" empty:"keep"`
 	// CookieTokenName is the cookie with the token.
 	CookieTokenName string `env:"FLAGR_JWT_AUTH_COOKIE_TOKEN_NAME" envDefault:"access_token"`
-	// Secret is the shared key of HS256 and HS512, or the public key of RS256 in PEM. Never empty while Enabled.
+	// Secret is the shared key of HS256 and HS512, or the public key of RS256 in PEM. Never empty
+	// while Enabled.
 	Secret string `env:"FLAGR_JWT_AUTH_SECRET" secret:"true" accepts:"the shared key, or for RS256 the public key in PEM; needed while FLAGR_JWT_AUTH_ENABLED is true"`
-	// NoTokenStatusCode is the status for requests without a token: 307 redirects to NoTokenRedirectURL.
+	// NoTokenStatusCode is the status for requests without a token: 307 redirects to
+	// NoTokenRedirectURL.
 	NoTokenStatusCode int `env:"FLAGR_JWT_AUTH_NO_TOKEN_STATUS_CODE" envDefault:"307" accepts:"an HTTP status from 300 to 499, such as 307 or 401"`
 	// NoTokenRedirectURL is the target of NoTokenStatusCode 307.
 	NoTokenRedirectURL string `env:"FLAGR_JWT_AUTH_NO_TOKEN_REDIRECT_URL"`
@@ -136,13 +141,15 @@ type BasicAuth struct {
 	Username string `env:"FLAGR_BASIC_AUTH_USERNAME" accepts:"a user name; needed while FLAGR_BASIC_AUTH_ENABLED is true"`
 	// Password is the password of Username. Never empty while Enabled.
 	Password string `env:"FLAGR_BASIC_AUTH_PASSWORD" secret:"true" accepts:"a password; needed while FLAGR_BASIC_AUTH_ENABLED is true"`
-	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would open every path.
+	// WhitelistPaths are path prefixes open to everybody. It never has an empty entry, which would
+	// open every path.
 	WhitelistPaths []string `env:"FLAGR_BASIC_AUTH_WHITELIST_PATHS" envDefault:"/api/v1/health,/api/v1/flags,/api/v1/evaluation,/api/v1/exposures"`
 	// ExactWhitelistPaths are whole paths open to everybody; an empty entry is the empty path.
 	ExactWhitelistPaths []string `env:"FLAGR_BASIC_AUTH_EXACT_WHITELIST_PATHS" empty:"keep"`
 }
 
-// HeaderAuth takes the author of a change from a request header that a proxy in front of the server sets.
+// HeaderAuth takes the author of a change from a request header that a proxy in front of the server
+// sets.
 type HeaderAuth struct {
 	// Enabled turns it on.
 	Enabled bool `env:"FLAGR_HEADER_AUTH_ENABLED" envDefault:"false"`
@@ -150,8 +157,8 @@ type HeaderAuth struct {
 	UserField string `env:"FLAGR_HEADER_AUTH_USER_FIELD" envDefault:"X-Email"`
 }
 
-// CookieAuth takes the author of a change from a claim of a token in a cookie, which a proxy in front of the server
-// verifies.
+// CookieAuth takes the author of a change from a claim of a token in a cookie, which a proxy in
+// front of the server verifies.
 type CookieAuth struct {
 	// Enabled turns it on.
 	Enabled bool `env:"FLAGR_COOKIE_AUTH_ENABLED" envDefault:"false"`
@@ -165,7 +172,8 @@ type CookieAuth struct {
 type Database struct {
 	// Driver is one of the Driver constants.
 	Driver string `env:"FLAGR_DB_DBDRIVER" envDefault:"sqlite3" accepts:"one of sqlite3, postgres, mysql, json_file, json_http"`
-	// DSN is the connection string of a database, or the path or URL of a JSON document. It may contain a password.
+	// DSN is the connection string of a database, or the path or URL of a JSON document. It may
+	// contain a password.
 	DSN string `env:"FLAGR_DB_DBCONNECTIONSTR" envDefault:"flagr.sqlite" secret:"true" accepts:"what FLAGR_DB_DBDRIVER connects to: a file for sqlite3 and json_file, a connection string for mysql and postgres, an http or https URL for json_http"`
 	// LogQueries writes every SQL statement, without its parameters, to the log at level debug.
 	LogQueries bool `env:"FLAGR_DB_DBCONNECTION_DEBUG" envDefault:"true"`
@@ -179,8 +187,8 @@ type Database struct {
 type Eval struct {
 	// DebugEnabled lets a request ask for the log of its segments.
 	DebugEnabled bool `env:"FLAGR_EVAL_DEBUG_ENABLED" envDefault:"true"`
-	// OnlyMode serves only evaluation, health and the evaluation cache's export. Load also sets it for the drivers
-	// json_file and json_http, which are read-only.
+	// OnlyMode serves only evaluation, health and the evaluation cache's export. Load also sets it
+	// for the drivers json_file and json_http, which are read-only.
 	OnlyMode bool `env:"FLAGR_EVAL_ONLY_MODE" envDefault:"false"`
 	// BatchSize is the most evaluations of one batch request; 0 means that of eval.Options.
 	BatchSize int `env:"FLAGR_EVAL_BATCH_SIZE" envDefault:"0" accepts:"a whole number, 0 or more"`
@@ -222,8 +230,8 @@ type Recorder struct {
 	Types []string `env:"FLAGR_RECORDER_TYPE" envDefault:"kafka" accepts:"a comma-separated list of kafka, kinesis, pubsub, datar"`
 	// FrameOutputMode is FramePayloadString or FramePayloadRawJSON.
 	FrameOutputMode string `env:"FLAGR_RECORDER_FRAME_OUTPUT_MODE" envDefault:"payload_string" accepts:"payload_string or payload_raw_json"`
-	// QueueRecords and QueueBytes limit what each streaming recorder keeps in memory until it is delivered, 1 or
-	// more.
+	// QueueRecords and QueueBytes limit what each streaming recorder keeps in memory until it is
+	// delivered, 1 or more.
 	QueueRecords int `env:"FLAGR_RECORDER_QUEUE_RECORDS" envDefault:"100000" accepts:"a whole number, 1 or more"`
 	QueueBytes   int `env:"FLAGR_RECORDER_QUEUE_BYTES" envDefault:"67108864" accepts:"a number of bytes, 1 or more"`
 }
@@ -232,20 +240,24 @@ type Recorder struct {
 type Datar struct {
 	// FlushInterval is the time between two writes of the counts, 50 ms to 1 h.
 	FlushInterval time.Duration `env:"FLAGR_RECORDER_DATAR_FLUSH_INTERVAL" envDefault:"60s" accepts:"a duration from 50ms to 1h, such as 60s"`
-	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory, if it can be written.
+	// JournalDir is the folder of the journals, JournalOff for none. Empty: the working directory,
+	// if it can be written.
 	JournalDir string `env:"FLAGR_RECORDER_DATAR_JOURNAL_DIR" accepts:"a folder that can be written, or off"`
-	// Store is the URL of the store of the counts; empty means the database of the flags. It has a password.
+	// Store is the URL of the store of the counts; empty means the database of the flags. It has a
+	// password.
 	Store string `env:"FLAGR_RECORDER_DATAR_STORE" secret:"true" accepts:"a clickhouse:// or clickhouses:// URL; not with FLAGR_RECORDER_DATAR_FORWARD_URL"`
-	// ForwardURL is the central server that receives the counts instead of a database; empty for none.
+	// ForwardURL is the central server that receives the counts instead of a database; empty for
+	// none.
 	ForwardURL string `env:"FLAGR_RECORDER_DATAR_FORWARD_URL" secret:"true" accepts:"an http or https URL"`
-	// ForwardHeaders are headers to send along, often with a token; ForwardHeader has them one by one.
+	// ForwardHeaders are headers to send along, often with a token; ForwardHeader has them one by
+	// one.
 	ForwardHeaders string `env:"FLAGR_RECORDER_DATAR_FORWARD_HEADERS" secret:"true" accepts:"headers such as Authorization: Bearer abc, X-Team: flags"`
 	// IngestEnabled accepts counts that were aggregated elsewhere.
 	IngestEnabled bool `env:"FLAGR_RECORDER_DATAR_INGEST_ENABLED" envDefault:"false"`
 	// Flags says which flags Datar counts: DatarFlagsRecorded or DatarFlagsAll.
 	Flags string `env:"FLAGR_RECORDER_DATAR_FLAGS" envDefault:"recorded" accepts:"recorded (the flags whose dataRecordsEnabled is on) or all"`
-	// ServerNameSetting identifies this server among the servers of a database, and stays the same after a restart;
-	// use ServerName.
+	// ServerNameSetting identifies this server among the servers of a database, and stays the same
+	// after a restart; use ServerName.
 	ServerNameSetting string `env:"FLAGR_RECORDER_DATAR_SERVER_NAME" accepts:"a name of up to 63 ASCII letters, digits, dots, underscores and hyphens"`
 	// HostName is the name of the machine or container, the default of the server's name.
 	HostName string `env:"HOSTNAME"`
@@ -288,7 +300,8 @@ type Kafka struct {
 	Topic string `env:"FLAGR_RECORDER_KAFKA_TOPIC" envDefault:"flagr-records" accepts:"1 to 249 of a-z A-Z 0-9 . _ -, and not . or ..; needed while the kafka recorder is on"`
 	// PartitionKeyEnabled uses the entity id as the partition key.
 	PartitionKeyEnabled bool `env:"FLAGR_RECORDER_KAFKA_PARTITION_KEY_ENABLED" envDefault:"true"`
-	// Partitioner is how the key selects the partition: fnv1a as in Flagr, or murmur2 as in Kafka's own clients.
+	// Partitioner is how the key selects the partition: fnv1a as in Flagr, or murmur2 as in Kafka's
+	// own clients.
 	Partitioner string `env:"FLAGR_RECORDER_KAFKA_PARTITIONER" envDefault:"fnv1a" accepts:"fnv1a or murmur2"`
 	// RetryMax is the maximum number of retries of a message, 0 or more.
 	RetryMax int `env:"FLAGR_RECORDER_KAFKA_RETRYMAX" envDefault:"5" accepts:"a whole number, 0 or more"`
@@ -334,7 +347,8 @@ type PubSub struct {
 	ProjectID string `env:"FLAGR_RECORDER_PUBSUB_PROJECT_ID" accepts:"a project; needed while the pubsub recorder is on"`
 	// TopicName is the topic to write to.
 	TopicName string `env:"FLAGR_RECORDER_PUBSUB_TOPIC_NAME" envDefault:"flagr-records" accepts:"the name without its project: a letter, then 2 to 254 of a-z A-Z 0-9 . _ ~ + % -, and no goog at its beginning; needed while the pubsub recorder is on"`
-	// KeyFile is a service account's key file; empty means the default credentials of the environment.
+	// KeyFile is a service account's key file; empty means the default credentials of the
+	// environment.
 	KeyFile string `env:"FLAGR_RECORDER_PUBSUB_KEYFILE"`
 	// Verbose waits for each message's result and logs it.
 	Verbose bool `env:"FLAGR_RECORDER_PUBSUB_VERBOSE" envDefault:"false"`
@@ -392,7 +406,8 @@ type GoRuntime struct {
 type Telemetry struct {
 	// EvaluationEvents is EventsNone, EventsSampled or EventsAll.
 	EvaluationEvents string `env:"FLAGR_OTEL_EVALUATION_EVENTS" envDefault:"none" accepts:"none, sampled or all; other than none needs a receiver, such as in OTEL_EXPORTER_OTLP_ENDPOINT"`
-	// EventsPerSecond is the maximum number of events per flag and second with EventsAll; 0 means no limit.
+	// EventsPerSecond is the maximum number of events per flag and second with EventsAll; 0 means
+	// no limit.
 	EventsPerSecond int `env:"FLAGR_OTEL_EVALUATION_EVENTS_PER_SECOND" envDefault:"10" accepts:"a whole number, 0 or more"`
 	// ContextID is ContextIDNone, ContextIDHashed or ContextIDClear.
 	ContextID string `env:"FLAGR_OTEL_CONTEXT_ID" envDefault:"none" accepts:"none, hashed or clear"`

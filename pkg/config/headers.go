@@ -19,8 +19,8 @@ func (d Datar) ForwardHeader() http.Header {
 	return header
 }
 
-// parseHeaders parses `Name: value, Name: value`. A comma without a following name and colon is part of the value,
-// as in `Accept: text/html, text/plain`. A repeated name has all of its values.
+// parseHeaders parses `Name: value, Name: value`. A comma without a following name and colon is
+// part of the value, as in `Accept: text/html, text/plain`. A repeated name has all of its values.
 func parseHeaders(text string) (header http.Header, ok bool) {
 	header = http.Header{}
 	var name string // of the last header

@@ -49,14 +49,17 @@ const (
 	DatarFlagsAll      = "all"
 )
 
-// defaultPort is the default of PORT, which SetListenDefaults needs before the configuration is loaded.
+// defaultPort is the default of PORT, which SetListenDefaults needs before the configuration is
+// loaded.
 const defaultPort = "18000"
 
-// Load reads the configuration from environ, usually the result of Environ. A missing variable has its default. An
-// empty one is false, 0, an empty string or an empty list. White space around entries of lists is removed.
+// Load reads the configuration from environ, usually the result of Environ. A missing variable has
+// its default. An empty one is false, 0, an empty string or an empty list. White space around
+// entries of lists is removed.
 //
-// The error has one line for each invalid variable, in the order of Variables: name, value, and what is accepted.
-// It omits the values of secrets. The URLs in variables of OpenTelemetry come last.
+// The error has one line for each invalid variable, in the order of Variables: name, value, and
+// what is accepted. It omits the values of secrets. The URLs in variables of OpenTelemetry come
+// last.
 func Load(environ map[string]string) (*Config, error) {
 	l := &loader{
 		variables: map[string]Variable{},
@@ -100,9 +103,10 @@ func Environ() map[string]string {
 	return environ
 }
 
-// SetListenDefaults sets PORT to its default in the process environment if PORT is unset or empty. Otherwise the
-// generated main, which reads HOST and PORT itself, would listen on a random port. Its own default of HOST is
-// correct. Call it before the generated main parses its flags; its flag --port still has priority.
+// SetListenDefaults sets PORT to its default in the process environment if PORT is unset or empty.
+// Otherwise the generated main, which reads HOST and PORT itself, would listen on a random port.
+// Its own default of HOST is correct. Call it before the generated main parses its flags; its flag
+// --port still has priority.
 func SetListenDefaults() error {
 	if os.Getenv("PORT") != "" {
 		return nil
@@ -113,8 +117,8 @@ func SetListenDefaults() error {
 	return nil
 }
 
-// SlogLevel returns the level for a slog handler. slog has no levels above error and none below debug, so panic and
-// fatal become error, and trace is one step (4) below debug.
+// SlogLevel returns the level for a slog handler. slog has no levels above error and none below
+// debug, so panic and fatal become error, and trace is one step (4) below debug.
 func (g *Log) SlogLevel() slog.Level {
 	switch g.Level {
 	case "panic", "fatal", "error":
@@ -138,7 +142,8 @@ type loader struct {
 	current   string            // the variable that is being parsed
 }
 
-// onSet records the variable of the next parser call, because errors of the env package do not name it.
+// onSet records the variable of the next parser call, because errors of the env package do not name
+// it.
 func (l *loader) onSet(name string, value any, _ bool) {
 	if _, ok := l.variables[name]; !ok {
 		return // the struct of a concern, which has no variable of its own
@@ -147,9 +152,9 @@ func (l *loader) onSet(name string, value any, _ bool) {
 	l.values[name], _ = value.(string)
 }
 
-// parsers has one parser for each type of variable except string. They report errors to the loader and continue, so
-// that all invalid variables are found. The env package's own parsers are limited to 32 bits, too few for one of
-// the defaults.
+// parsers has one parser for each type of variable except string. They report errors to the loader
+// and continue, so that all invalid variables are found. The env package's own parsers are limited
+// to 32 bits, too few for one of the defaults.
 func (l *loader) parsers() map[reflect.Type]env.ParserFunc {
 	return map[reflect.Type]env.ParserFunc{
 		reflect.TypeFor[bool](): parser(l, strconv.ParseBool),

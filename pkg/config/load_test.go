@@ -290,7 +290,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// Every variable with a type other than text refuses text that is not of its type, and names itself.
+// Every variable with a type other than text refuses text that is not of its type, and names
+// itself.
 func TestLoadRefusesEveryWrongType(t *testing.T) {
 	t.Parallel()
 	for _, v := range Variables() {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// OpenTelemetry reports which signals are exported. OpenTelemetry's libraries read the variables that begin with
-// OTEL_.
+// OpenTelemetry reports which signals are exported. OpenTelemetry's libraries read the variables
+// that begin with OTEL_.
 type OpenTelemetry struct {
 	// Traces and Metrics are true if a variable names an exporter or a receiver for them.
 	Traces, Metrics bool
@@ -42,9 +42,9 @@ func (t *Telemetry) validate(l *loader, environ map[string]string) {
 	l.check("FLAGR_OTEL_CONTEXT_ID", t.ContextID == ContextIDNone || t.ContextID == ContextIDHashed || t.ContextID == ContextIDClear)
 }
 
-// openTelemetryOf checks the variables of the OpenTelemetry specification that enable exporters. Without any of
-// them nothing is sent, although the specification would send to localhost: a new version of the server must not
-// start to send.
+// openTelemetryOf checks the variables of the OpenTelemetry specification that enable exporters.
+// Without any of them nothing is sent, although the specification would send to localhost: a new
+// version of the server must not start to send.
 func openTelemetryOf(environ map[string]string) OpenTelemetry {
 	if sdkDisabled(environ) {
 		return OpenTelemetry{}
@@ -68,8 +68,8 @@ func exports(environ map[string]string, signal string) bool {
 	}
 }
 
-// checkReceivers reports URLs that OpenTelemetry's libraries cannot parse. The libraries would print the URL,
-// including a password, to standard error, and send to localhost.
+// checkReceivers reports URLs that OpenTelemetry's libraries cannot parse. The libraries would
+// print the URL, including a password, to standard error, and send to localhost.
 func checkReceivers(environ map[string]string, logs bool) error {
 	if openTelemetryOf(environ) == (OpenTelemetry{}) && !logs {
 		return nil

@@ -30,7 +30,8 @@ func readLines(t *testing.T, path string) []string {
 	return lines
 }
 
-// testdata/contract.txt holds what deployments of Flagr rely on: a change there breaks them. Other variables are our own.
+// testdata/contract.txt holds what deployments of Flagr rely on: a change there breaks them. Other
+// variables are our own.
 func TestVariablesKeepTheContract(t *testing.T) {
 	t.Parallel()
 	want := map[string]row{}

@@ -20,8 +20,8 @@ type unavailable struct {
 	why      string
 }
 
-// unavailables lists variables that the server accepts but ignores. The first matching row is used. A test compares
-// docs/environment.md with them.
+// unavailables lists variables that the server accepts but ignores. The first matching row is used.
+// A test compares docs/environment.md with them.
 var unavailables = []unavailable{
 	{variable: "FLAGR_JWT_AUTH_USER_PROPERTY", why: "no use for it: the name that it gives shows nowhere"},
 	{variable: "FLAGR_RECORDER_KINESIS_BACKLOG_COUNT", why: "no use for it: the queue's size is FLAGR_RECORDER_QUEUE_RECORDS"},
@@ -32,9 +32,9 @@ var unavailables = []unavailable{
 
 const useOpenTelemetry = "no use for it: traces are sent with OpenTelemetry, set OTEL_EXPORTER_OTLP_ENDPOINT"
 
-// Unused returns the variables that are set but have no effect in this version, sorted by name, each with the
-// reason. They are variables without a use here, and unknown names that start with FLAGR_. A switch that is set to
-// false is omitted, because that is what it gets.
+// Unused returns the variables that are set but have no effect in this version, sorted by name,
+// each with the reason. They are variables without a use here, and unknown names that start with
+// FLAGR_. A switch that is set to false is omitted, because that is what it gets.
 func (c *Config) Unused() []Notice {
 	return slices.Clone(c.unused)
 }
@@ -49,8 +49,8 @@ func findUnavailable(name string) (unavailable, bool) {
 	return unavailable{}, false
 }
 
-// serviceLink matches the variables that Kubernetes sets in every container for a service whose name starts with
-// flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
+// serviceLink matches the variables that Kubernetes sets in every container for a service whose
+// name starts with flagr: FLAGR_SERVICE_HOST, FLAGR_PORT_18000_TCP_ADDR, FLAGR_DB_PORT.
 var serviceLink = regexp.MustCompile(`^FLAGR_(.+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)`)
 
 // unknownVariable suggests the variable with the closest name, if it is close.
@@ -67,7 +67,8 @@ func unknownVariable(name string, known map[string]Variable) string {
 	return "unknown variable, did you mean " + closest + "?"
 }
 
-// editDistance is the number of bytes to insert, delete or replace to turn a into b (the Levenshtein distance).
+// editDistance is the number of bytes to insert, delete or replace to turn a into b (the
+// Levenshtein distance).
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// apiRoots are the paths that contain the whole API. Users of Flagr may have their metrics next to them, such as at
-// /api/v1/metrics.
+// apiRoots are the paths that contain the whole API. Users of Flagr may have their metrics next to
+// them, such as at /api/v1/metrics.
 var apiRoots = []string{
 	"/api/v1/datar", "/api/v1/docs", "/api/v1/evaluation", "/api/v1/export", "/api/v1/exposures", "/api/v1/flags", "/api/v1/health",
 	"/api/v1/ready", "/api/v1/recorders", "/api/v1/tags", "/api/v2/flagevaluation", "/api/v2/flagevaluations", "/ofrep", "/swagger.json",
@@ -43,9 +43,9 @@ func (c *Config) normalize() {
 	c.Recorder.Types = types
 }
 
-// validate reports every invalid value to l. Values are also checked while their feature is off, so that turning it
-// on does not fail. Only a missing value that a feature requires, such as an empty string, is checked while the
-// feature is on.
+// validate reports every invalid value to l. Values are also checked while their feature is off, so
+// that turning it on does not fail. Only a missing value that a feature requires, such as an empty
+// string, is checked while the feature is on.
 func (c *Config) validate(l *loader) {
 	c.Server.validate(l)
 	c.Log.validate(l)
@@ -152,12 +152,12 @@ func (r *Recorder) validate(l *loader) {
 
 var serverName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 
-// ServerName is the name of this server in the statistics of all servers: the configured one, or the name of the
-// host. It is empty if neither is known.
+// ServerName is the name of this server in the statistics of all servers: the configured one, or
+// the name of the host. It is empty if neither is known.
 func (d *Datar) ServerName() string { return cmp.Or(d.ServerNameSetting, d.HostName) }
 
-// isClickHouseURL reports whether a string begins like the connection string of a ClickHouse server. Its parts are
-// checked when it is opened.
+// isClickHouseURL reports whether a string begins like the connection string of a ClickHouse
+// server. Its parts are checked when it is opened.
 func isClickHouseURL(text string) bool {
 	scheme, rest, ok := strings.Cut(text, "://")
 	return ok && rest != "" && (scheme == "clickhouse" || scheme == "clickhouses")

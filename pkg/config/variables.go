@@ -6,8 +6,8 @@ import "reflect"
 type Variable struct {
 	// Name is the variable's exact name.
 	Name string
-	// Type is the Go type of its value: string, bool, int, int8, uint, time.Duration, or []string, which is
-	// comma-separated.
+	// Type is the Go type of its value: string, bool, int, int8, uint, time.Duration, or []string,
+	// which is comma-separated.
 	Type string
 	// Default is the value if the variable is not set.
 	Default string

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Bare returns the text between the quotes of an entity tag, without the prefix of weak tags, and without the suffix
-// that proxies append when they compress. Two tags with the same result match in the weak comparison of RFC 9110.
+// Bare returns the text between the quotes of an entity tag, without the prefix of weak tags, and
+// without the suffix that proxies append when they compress. Two tags with the same result match in
+// the weak comparison of RFC 9110.
 func Bare(tag string) string {
 	tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
 	return strings.TrimSuffix(strings.Trim(tag, `"`), "-gzip")

@@ -10,31 +10,33 @@ import (
 type Row struct {
 	// Key has its targeting key as it may leave the process: hashed, unchanged, or None.
 	Key Key
-	// Count is the number of evaluations, 1 to 10,000,000. More evaluations are in further rows with the same Key.
+	// Count is the number of evaluations, 1 to 10,000,000. More evaluations are in further rows
+	// with the same Key.
 	Count int64
 	// First and Last are the times of the earliest and the latest evaluation, in Unix milliseconds.
 	First, Last int64
 	// ErrorMessage is the last error message; empty if there was none.
 	ErrorMessage string
-	// Degraded marks evaluations that were counted without their targeting key because there were too many keys. A
-	// batch may also have a row with the same Key that is not degraded.
+	// Degraded marks evaluations that were counted without their targeting key because there were
+	// too many keys. A batch may also have a row with the same Key that is not degraded.
 	Degraded bool
 }
 
-// Context describes where evaluations happened. It is the same for all rows of a batch. All fields are optional.
+// Context describes where evaluations happened. It is the same for all rows of a batch. All fields
+// are optional.
 type Context struct {
 	Service string `json:"service,omitempty"`
 	Version string `json:"version,omitempty"`
 	Env     string `json:"env,omitempty"`
 }
 
-// Batch is what a Writer delivers. It never changes: a retried batch, also one retried by a later process, has the
-// same rows and the same identity, so that the receiver can recognize it.
+// Batch is what a Writer delivers. It never changes: a retried batch, also one retried by a later
+// process, has the same rows and the same identity, so that the receiver can recognize it.
 type Batch struct {
 	// Writer is a UUID in lower case, new for each Engine.
 	Writer string
-	// Sequence counts the batches of one Writer from 1. A batch is written after all batches before it were
-	// delivered or dropped.
+	// Sequence counts the batches of one Writer from 1. A batch is written after all batches before
+	// it were delivered or dropped.
 	Sequence int64
 	Context  Context
 	// Rows are 1 to 1,000.
@@ -42,15 +44,16 @@ type Batch struct {
 }
 
 const (
-	// maxRows is the maximum number of rows of a batch, which is also the limit of Datar's endpoint.
+	// maxRows is the maximum number of rows of a batch, which is also the limit of Datar's
+	// endpoint.
 	maxRows = 1000
 	// partsPerBatch is enough to halve maxRows rows until each part has one row.
 	partsPerBatch = 2048
 )
 
-// PartSequence numbers the parts of a batch, 0 to 2047, for a Writer that must send it in parts. The numbers of a
-// batch's parts are above those of the previous batch and below those of the next one. Parts must be sent in order,
-// and be the same at each retry.
+// PartSequence numbers the parts of a batch, 0 to 2047, for a Writer that must send it in parts.
+// The numbers of a batch's parts are above those of the previous batch and below those of the next
+// one. Parts must be sent in order, and be the same at each retry.
 func (b Batch) PartSequence(part int) int64 { return b.Sequence*partsPerBatch + int64(part) }
 
 // Evaluations returns the sum of the rows' counts.
@@ -64,8 +67,9 @@ func (b Batch) Evaluations() int64 {
 
 // Writer delivers batches. It must be safe for concurrent use, and must not change the batch.
 type Writer interface {
-	// Write returns nil if the batch is delivered. A *RefusedError means that the batch is done, but some of its
-	// rows will never be accepted. After any other error the same batch is retried after a delay, which a
+	// Write returns nil if the batch is delivered. A *RefusedError means that the batch is done,
+	// but some of its rows will never be accepted. After any other error the same batch is retried
+	// after a delay, which a
 	// *RetryError can extend. Write must return soon after ctx ends.
 	Write(ctx context.Context, batch Batch) error
 }
@@ -111,8 +115,8 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 
 // RetryError means that a batch must be retried, after a minimum delay.
 type RetryError struct {
-	// After is the minimum delay. It has no effect if it is shorter than the usual delay, and is limited to an
-	// hour.
+	// After is the minimum delay. It has no effect if it is shorter than the usual delay, and is
+	// limited to an hour.
 	After time.Duration
 	Err   error
 }

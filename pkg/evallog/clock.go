@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// clock is the wall clock in Unix milliseconds. Reading it takes longer than counting. So if it is read denseReads
-// times in one millisecond, the reading is shared for the next millisecond, and recording then only loads it from
-// memory.
+// clock is the wall clock in Unix milliseconds. Reading it takes longer than counting. So if it is
+// read denseReads times in one millisecond, the reading is shared for the next millisecond, and
+// recording then only loads it from memory.
 //
-// As a result, an evaluation may be dated up to a millisecond too early, which is the unit of what is sent, plus
-// the delay of the runtime's timer. A process that is suspended between reading its clock and counting has the same
-// error. The first evaluation of a key always reads the clock, so a key that occurs once is dated exactly. An older
-// reading is never used: a step of the wall clock shows at once, or in the next millisecond.
+// As a result, an evaluation may be dated up to a millisecond too early, which is the unit of what
+// is sent, plus the delay of the runtime's timer. A process that is suspended between reading its
+// clock and counting has the same error. The first evaluation of a key always reads the clock, so a
+// key that occurs once is dated exactly. An older reading is never used: a step of the wall clock
+// shows at once, or in the next millisecond.
 //
 // A clock that is always shared would have to tick in idle programs.
 type clock struct {
@@ -26,8 +27,8 @@ type clock struct {
 	}
 }
 
-// denseReads is large, so that the timer, which takes a microsecond or two, is cheap compared with that many
-// readings.
+// denseReads is large, so that the timer, which takes a microsecond or two, is cheap compared with
+// that many readings.
 const denseReads = 64
 
 // source is the source of a time.
@@ -47,7 +48,8 @@ func (c *clock) now() (int64, source) {
 	return time.Now().UnixMilli(), clockRead
 }
 
-// wasReadLocked counts readings, and starts to share a reading if they are dense. It requires Engine.mu.
+// wasReadLocked counts readings, and starts to share a reading if they are dense. It requires
+// Engine.mu.
 func (c *clock) wasReadLocked(ms int64) {
 	if ms != c.engineMu.millisecond {
 		c.engineMu.millisecond, c.engineMu.reads = ms, 0

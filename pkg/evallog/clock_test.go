@@ -67,7 +67,8 @@ func TestDenseEvaluationsAroundTheBorderOfAnHour(t *testing.T) {
 	})
 }
 
-// The counts of an hour must not move to the next because something was recorded there before the next flush.
+// The counts of an hour must not move to the next because something was recorded there before the
+// next flush.
 func TestAnHourThatEndsBetweenTwoFlushes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

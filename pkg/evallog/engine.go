@@ -1,8 +1,8 @@
-// Package evallog counts flag evaluations in the process where they happen, and sends the counts to a server in
-// batches. It can be embedded in any program, and depends only on the standard library.
+// Package evallog counts flag evaluations in the process where they happen, and sends the counts to
+// a server in batches. It can be embedded in any program, and depends only on the standard library.
 //
-// Every evaluation given to Record is delivered once, or is pending, or is counted as dropped with a reason. Stats
-// returns these numbers at any moment.
+// Every evaluation given to Record is delivered once, or is pending, or is counted as dropped with
+// a reason. Stats returns these numbers at any moment.
 package evallog
 
 import (
@@ -33,11 +33,13 @@ const (
 	maxKeys = 131_072
 	// maxKeysPerFlag is the maximum number of keys of one flag among them.
 	maxKeysPerFlag = 10_000
-	// maxDegradedKeys is the maximum number of further keys that are counted without their targeting key.
+	// maxDegradedKeys is the maximum number of further keys that are counted without their
+	// targeting key.
 	maxDegradedKeys = 32_768
-	// maxPending is the maximum number of undelivered flushes. It counts flushes, not rows and not Batches, of
-	// which a flush has one for each 1,000 rows. A flush usually has few rows, but during an outage it has all keys
-	// of an hour: up to maxKeys + maxDegradedKeys, and twice as many if an hour ended in it.
+	// maxPending is the maximum number of undelivered flushes. It counts flushes, not rows and not
+	// Batches, of which a flush has one for each 1,000 rows. A flush usually has few rows, but
+	// during an outage it has all keys of an hour: up to maxKeys + maxDegradedKeys, and twice as
+	// many if an hour ended in it.
 	maxPending = 16
 
 	// maxText limits the length of each part of a key, in bytes, and so the size of a row.
@@ -48,13 +50,14 @@ const (
 	maxReasons = 64
 )
 
-// DropReason is why an evaluation will not be delivered. Writers add their own reasons, such as http_400.
+// DropReason is why an evaluation will not be delivered. Writers add their own reasons, such as
+// http_400.
 type DropReason string
 
 // The reasons of the engine itself.
 const (
-	// DropInvalid: the evaluation had no flag, a missing part of its key, a part of more than 4,096 bytes, an
-	// invalid outcome, version or asked, or a time outside the years 1970 to 9999.
+	// DropInvalid: the evaluation had no flag, a missing part of its key, a part of more than 4,096
+	// bytes, an invalid outcome, version or asked, or a time outside the years 1970 to 9999.
 	DropInvalid DropReason = "invalid"
 	// DropCapacity: there were too many keys, even without targeting keys.
 	DropCapacity DropReason = "capacity"
@@ -78,10 +81,11 @@ type TargetingKeys uint8
 
 // The values of TargetingKeys.
 const (
-	// TargetingKeysOff omits them. It is the default, because they are personal data, and each one adds a key.
+	// TargetingKeysOff omits them. It is the default, because they are personal data, and each one
+	// adds a key.
 	TargetingKeysOff TargetingKeys = iota
-	// TargetingKeysHashed sends sha256_ and the 64 hexadecimal digits of the hash. The string itself stays in
-	// memory.
+	// TargetingKeysHashed sends sha256_ and the 64 hexadecimal digits of the hash. The string
+	// itself stays in memory.
 	TargetingKeysHashed
 	// TargetingKeysClear sends them unchanged.
 	TargetingKeysClear
@@ -90,16 +94,18 @@ const (
 // Options configure an Engine. Writer is required; the zero value of the others is a good default.
 type Options struct {
 	Writer Writer
-	// FlushInterval is the maximum time until a flush, MinFlushInterval to MaxFlushInterval. 0 means
-	// DefaultFlushInterval.
+	// FlushInterval is the maximum time until a flush, MinFlushInterval to MaxFlushInterval. 0
+	// means DefaultFlushInterval.
 	FlushInterval time.Duration
 	TargetingKeys TargetingKeys
 	Context       Context
-	// SpoolDir is a directory on a local disk for undelivered batches. They survive the process, and the next
-	// engine with this directory delivers them. One engine at a time can use it. Empty means no spool.
+	// SpoolDir is a directory on a local disk for undelivered batches. They survive the process,
+	// and the next engine with this directory delivers them. One engine at a time can use it. Empty
+	// means no spool.
 	SpoolDir string
-	// Logger receives a line when deliveries start to fail, when they work again, and when evaluations are dropped.
-	// Nil means slog.Default(). To turn logging off, use slog.New(slog.DiscardHandler).
+	// Logger receives a line when deliveries start to fail, when they work again, and when
+	// evaluations are dropped. Nil means slog.Default(). To turn logging off, use
+	// slog.New(slog.DiscardHandler).
 	Logger *slog.Logger
 }
 
@@ -135,14 +141,15 @@ type Engine struct {
 	seed    uint64 // of the hashes
 	clock   clock
 
-	// mu protects its fields, and what is named engineMu in clock. Lookup, counting, the check of the size and the
-	// swap of the tables all require it, so that no count can reach a table that was already taken. Nothing else
-	// runs under it: no I/O and no encoding.
+	// mu protects its fields, and what is named engineMu in clock. Lookup, counting, the check of
+	// the size and the swap of the tables all require it, so that no count can reach a table that
+	// was already taken. Nothing else runs under it: no I/O and no encoding.
 	mu struct {
 		sync.Mutex
 		// keys counts evaluations in full, degraded counts them without their targeting key.
 		keys, degraded *table
-		// hourEnd is the end of the UTC hour in which the first of them was recorded, in Unix milliseconds.
+		// hourEnd is the end of the UTC hour in which the first of them was recorded, in Unix
+		// milliseconds.
 		hourEnd int64
 		// past has the counts of an hour that ended since the last flush, or is nil.
 		past       *past
@@ -152,7 +159,8 @@ type Engine struct {
 		invalid *invalid
 	}
 
-	// full has an element from the time at which a table reaches flushKeys until that table is taken.
+	// full has an element from the time at which a table reaches flushKeys until that table is
+	// taken.
 	full     chan struct{}
 	requests chan chan error // of Flush
 	start    sync.Once
@@ -162,8 +170,9 @@ type Engine struct {
 	closed   chan struct{} // closed when the first Close is done
 	closeErr error         // result of Close, written before closed is closed
 
-	// lifetime is the context of all deliveries. It ends at the deadline of Close. It does not depend on the
-	// context of a caller, because an evaluation counts even if its request was canceled.
+	// lifetime is the context of all deliveries. It ends at the deadline of Close. It does not
+	// depend on the context of a caller, because an evaluation counts even if its request was
+	// canceled.
 	lifetime context.Context
 	end      context.CancelFunc
 	deadline time.Time // of Close, written before stop is closed
@@ -174,7 +183,8 @@ type Engine struct {
 // past has the tables of an hour that has ended.
 type past struct{ keys, degraded *table }
 
-// statistics are the counts of Stats. Full and degraded evaluations move to dropped if they are lost later.
+// statistics are the counts of Stats. Full and degraded evaluations move to dropped if they are
+// lost later.
 type statistics struct {
 	full, degraded, adopted int64
 	delivered               int64 // of full and degraded
@@ -184,8 +194,8 @@ type statistics struct {
 	lastError               error
 }
 
-// New returns an engine that counts at once. Start starts to send; Close ends the engine. New reads the batches in
-// the spool, which are sent after Start.
+// New returns an engine that counts at once. Start starts to send; Close ends the engine. New reads
+// the batches in the spool, which are sent after Start.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
@@ -223,8 +233,9 @@ func newWriterID() string {
 // lastMilli is the end of the year 9999.
 const lastMilli = 253_402_300_799_999
 
-// Record counts one evaluation. It never blocks on I/O, never returns an error, and does not allocate for a key
-// that was seen since the last flush. It keeps the strings of a new key until the next flush.
+// Record counts one evaluation. It never blocks on I/O, never returns an error, and does not
+// allocate for a key that was seen since the last flush. It keeps the strings of a new key until
+// the next flush.
 func (e *Engine) Record(evaluation Evaluation) {
 	var ms int64
 	var from source
@@ -278,8 +289,8 @@ func (e *Engine) identify(k *Key, key *texts) (parts, bool) {
 	return p, k.stated()
 }
 
-// recordSlowlyLocked counts an evaluation whose key has no bucket, or after the end of the hour, or which must not
-// be counted.
+// recordSlowlyLocked counts an evaluation whose key has no bucket, or after the end of the hour, or
+// which must not be counted.
 func (e *Engine) recordSlowlyLocked(hash uint32, key *texts, p parts, stated bool, ms int64, message string) {
 	longest := max(len(key.flag), len(key.variant), len(key.allocation), len(key.targeting), len(key.errorCode))
 	switch {
@@ -302,7 +313,8 @@ func (e *Engine) recordSlowlyLocked(hash uint32, key *texts, p parts, stated boo
 	case e.mu.keys.keys < maxKeys && (e.mu.keys.keys < maxKeysPerFlag || e.mu.keys.keysOf(key.flag) < maxKeysPerFlag):
 		number = e.mu.keys.insert(hash, key, p, ms)
 		if e.mu.keys.keys == flushKeys {
-			// One call for each table gets here, and its evaluation is in the table when the table is taken.
+			// One call for each table gets here, and its evaluation is in the table when the table
+			// is taken.
 			select {
 			case e.full <- struct{}{}:
 			default:
@@ -349,10 +361,10 @@ func (e *Engine) logInvalid() {
 	e.options.Logger.Warn("evallog: an evaluation is invalid and was dropped, further ones are only counted", "flag", i.flag, "wrong", wrong)
 }
 
-// endHourLocked begins new tables if the current ones are of an hour that has ended. Otherwise these counts would be
-// delivered in the next hour, because a row belongs to the hour of its last evaluation. This matters while
-// deliveries fail and tables are old. A caller's clock that is ahead does not end an hour, and neither does a
-// second hour before a flush.
+// endHourLocked begins new tables if the current ones are of an hour that has ended. Otherwise
+// these counts would be delivered in the next hour, because a row belongs to the hour of its last
+// evaluation. This matters while deliveries fail and tables are old. A caller's clock that is ahead
+// does not end an hour, and neither does a second hour before a flush.
 func (e *Engine) endHourLocked() {
 	now := time.Now()
 	if now.UnixMilli() < e.mu.hourEnd {
@@ -368,7 +380,8 @@ func (e *Engine) endHourLocked() {
 	e.mu.hourEnd = now.Truncate(time.Hour).Add(time.Hour).UnixMilli()
 }
 
-// cut shortens a message between two characters to a copy that does not keep the whole message in memory.
+// cut shortens a message between two characters to a copy that does not keep the whole message in
+// memory.
 func cut(message string) string {
 	end := maxMessage
 	for end > maxMessage-utf8.UTFMax && !utf8.RuneStart(message[end]) {
@@ -377,7 +390,8 @@ func cut(message string) string {
 	return strings.Clone(message[:end])
 }
 
-// degradeLocked counts an evaluation without its targeting key, because there is no room for its key.
+// degradeLocked counts an evaluation without its targeting key, because there is no room for its
+// key.
 func (e *Engine) degradeLocked(key *texts, p parts, ms int64, message string) {
 	key.targeting = ""
 	p &^= hasTargeting
@@ -394,20 +408,21 @@ func (e *Engine) degradeLocked(key *texts, p parts, ms int64, message string) {
 	e.mu.statistics.degraded++
 }
 
-// Stats is the state of an engine. Full + Degraded + the sum of Dropped is always the number of returned calls of
-// Record plus Adopted.
+// Stats is the state of an engine. Full + Degraded + the sum of Dropped is always the number of
+// returned calls of Record plus Adopted.
 type Stats struct {
-	// Full counts evaluations with their whole key. Degraded counts evaluations without their targeting key,
-	// because there were too many keys. Both are delivered or pending.
+	// Full counts evaluations with their whole key. Degraded counts evaluations without their
+	// targeting key, because there were too many keys. Both are delivered or pending.
 	Full, Degraded int64
 	// Dropped counts evaluations that will not be delivered.
 	Dropped map[DropReason]int64
 	// Adopted counts evaluations that earlier processes left in the spool.
 	Adopted int64
-	// Pending counts evaluations of Full and Degraded that are not delivered yet. After Close they are in the
-	// spool.
+	// Pending counts evaluations of Full and Degraded that are not delivered yet. After Close they
+	// are in the spool.
 	Pending int64
-	// PendingBatches is the number of flushes, each of one or more Batches, that wait for a retry, at most 16.
+	// PendingBatches is the number of flushes, each of one or more Batches, that wait for a retry,
+	// at most 16.
 	PendingBatches int
 	// Keys is the number of keys in the tables.
 	Keys int

@@ -284,7 +284,8 @@ func TestOptionsThatAreWrongAreNamed(t *testing.T) {
 	}
 }
 
-// The first evaluation that is invalid is logged with what is wrong about it, and nothing that names a person.
+// The first evaluation that is invalid is logged with what is wrong about it, and nothing that
+// names a person.
 func TestTheFirstInvalidEvaluationIsLogged(t *testing.T) {
 	t.Parallel()
 	stated := on("flag")

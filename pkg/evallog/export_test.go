@@ -20,7 +20,8 @@ func (e *Engine) IsUnlocked() bool {
 	return true
 }
 
-// TableBytes is the memory of the keys that are counted in full, without what their strings point to.
+// TableBytes is the memory of the keys that are counted in full, without what their strings point
+// to.
 func (e *Engine) TableBytes() int {
 	t := e.mu.keys
 	return len(t.chunks)*bucketsPerChunk*int(unsafe.Sizeof(bucket{})) + cap(t.chunks)*int(unsafe.Sizeof(t.chunks[0])) +

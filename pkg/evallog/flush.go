@@ -14,8 +14,8 @@ import (
 const (
 	// writeTimeout limits one call of Writer.Write.
 	writeTimeout = 30 * time.Second
-	// closeTimeout limits a Close whose context has no deadline, and lastChance limits one whose deadline has
-	// passed.
+	// closeTimeout limits a Close whose context has no deadline, and lastChance limits one whose
+	// deadline has passed.
 	closeTimeout = 10 * time.Second
 	lastChance   = time.Second
 	// The delay after the first failed attempt, doubled after each further one.
@@ -53,9 +53,10 @@ type outbox struct {
 // Start starts to send in the background. Further calls do nothing.
 func (e *Engine) Start() { e.start.Do(func() { go e.run() }) }
 
-// Flush sends the evaluations recorded before the call, and retries pending batches. It starts the engine if
-// necessary. It returns nil if everything is delivered or dropped. On an error, everything is kept and retried
-// later. When ctx ends, Flush returns, but the flush continues. The error is ErrClosed after Close.
+// Flush sends the evaluations recorded before the call, and retries pending batches. It starts the
+// engine if necessary. It returns nil if everything is delivered or dropped. On an error,
+// everything is kept and retried later. When ctx ends, Flush returns, but the flush continues. The
+// error is ErrClosed after Close.
 func (e *Engine) Flush(ctx context.Context) error {
 	e.Start()
 	result := make(chan error, 1)
@@ -74,11 +75,11 @@ func (e *Engine) Flush(ctx context.Context) error {
 	}
 }
 
-// Close sends the remaining evaluations and ends the engine. Evaluations recorded afterward are dropped. Only the
-// deadline of ctx is used, because programs often close with a context that has already ended. Without a deadline,
-// Close takes up to 10 s; if the deadline has passed, 1 s. Undelivered evaluations stay in the spool, or are
-// dropped if there is none, and Close returns the reason. Further calls wait for the first one, until their own
-// deadline, and return its result.
+// Close sends the remaining evaluations and ends the engine. Evaluations recorded afterward are
+// dropped. Only the deadline of ctx is used, because programs often close with a context that has
+// already ended. Without a deadline, Close takes up to 10 s; if the deadline has passed, 1 s.
+// Undelivered evaluations stay in the spool, or are dropped if there is none, and Close returns the
+// reason. Further calls wait for the first one, until their own deadline, and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	e.Start()
 	deadline := time.Now().Add(closeTimeout)
@@ -145,9 +146,10 @@ func (e *Engine) run() {
 	}
 }
 
-// flush takes the counts and delivers them. While deliveries fail, counts stay in the tables, where they add up.
-// Two cases are excepted: an hour that has ended is taken, so that its counts stay separate, and so are the counts
-// for a call of Flush, unless the oldest flush would have to be dropped.
+// flush takes the counts and delivers them. While deliveries fail, counts stay in the tables, where
+// they add up. Two cases are excepted: an hour that has ended is taken, so that its counts stay
+// separate, and so are the counts for a call of Flush, unless the oldest flush would have to be
+// dropped.
 func (e *Engine) flush(now bool) error {
 	e.logInvalid()
 	failing := e.outbox.failures > 0
@@ -286,8 +288,8 @@ func (e *Engine) deliver() error {
 	return nil
 }
 
-// write tries to deliver one batch. A panic of the Writer drops this batch, but does not end the program and does
-// not affect later batches.
+// write tries to deliver one batch. A panic of the Writer drops this batch, but does not end the
+// program and does not affect later batches.
 func (e *Engine) write(batch Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -222,7 +222,8 @@ func TestTooManyPendingFlushesDropTheOldest(t *testing.T) {
 	})
 }
 
-// A program that flushes by itself, as after each of its tasks, loses nothing for that while the receiver is away.
+// A program that flushes by itself, as after each of its tasks, loses nothing for that while the
+// receiver is away.
 func TestFlushesOnRequestDropNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -269,7 +270,8 @@ func TestCloseAfterAnOutageDropsNothing(t *testing.T) {
 	})
 }
 
-// An outage of hours must not cost counts: while it lasts they add up where they are, in one batch for each hour.
+// An outage of hours must not cost counts: while it lasts they add up where they are, in one batch
+// for each hour.
 func TestAnOutageOfHoursLosesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

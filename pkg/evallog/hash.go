@@ -10,15 +10,15 @@ const (
 	mixD = 0xa0761d6478bd642f
 )
 
-// fold mixes two words by the 128 bits of their product, as the hash functions of the wyhash family do (Wang Yi, public
-// domain).
+// fold mixes two words by the 128 bits of their product, as the hash functions of the wyhash family
+// do (Wang Yi, public domain).
 func fold(a, b uint64) uint64 {
 	high, low := bits.Mul64(a, b)
 	return high ^ low
 }
 
-// hashText hashes a text. It takes half the time of hash/maphash for the short texts of keys. Both factors of
-// each product depend on the seed, which is random and stays in the process.
+// hashText hashes a text. It takes half the time of hash/maphash for the short texts of keys. Both
+// factors of each product depend on the seed, which is random and stays in the process.
 func hashText(seed uint64, text string) uint64 {
 	secret := seed ^ mixA
 	seed ^= uint64(len(text)) * mixB
@@ -38,7 +38,8 @@ func hashText(seed uint64, text string) uint64 {
 	return fold(a^seed, b^secret)
 }
 
-// hashKey hashes a key. The texts are hashed on their own, which the processor does at the same time.
+// hashKey hashes a key. The texts are hashed on their own, which the processor does at the same
+// time.
 func hashKey(seed uint64, key *texts, p parts) uint32 {
 	h := fold(hashText(seed, key.flag), hashText(seed^mixB, key.variant)^hashText(seed^mixC, key.allocation))
 	if p&(hasTargeting|hasErrorCode) != 0 {

@@ -16,36 +16,40 @@ import (
 )
 
 const (
-	// DefaultMaxBytes is the default maximum size of an envelope before compression, which is the limit of Datar's
-	// endpoint.
+	// DefaultMaxBytes is the default maximum size of an envelope before compression, which is the
+	// limit of Datar's endpoint.
 	DefaultMaxBytes = 1 << 20
 	// MaxMaxBytes is the maximum of HTTPOptions.MaxBytes: envelopes stay below 5 MiB.
 	MaxMaxBytes = 5<<20 - 1
-	// maxAnswer is how much of a response is read; 1,000 refused rows take less, regardless of their keys.
+	// maxAnswer is how much of a response is read; 1,000 refused rows take less, regardless of
+	// their keys.
 	maxAnswer = 4 << 20
 )
 
 // HTTPOptions configure an HTTPWriter. URL is required.
 type HTTPOptions struct {
-	// URL is the URL to post envelopes to, such as https://flagr.example.com/api/v1/datar/evaluations.
+	// URL is the URL to post envelopes to, such as
+	// https://flagr.example.com/api/v1/datar/evaluations.
 	URL string
 	// Header is sent with every request, such as Authorization.
 	Header http.Header
-	// Client sends the requests. Redirects are never followed. Nil means a client like http.DefaultClient.
+	// Client sends the requests. Redirects are never followed. Nil means a client like
+	// http.DefaultClient.
 	Client *http.Client
-	// MaxBytes is the maximum size of one envelope before compression: 1 to MaxMaxBytes. 0 means DefaultMaxBytes.
-	// Do not change it while batches are in a spool.
+	// MaxBytes is the maximum size of one envelope before compression: 1 to MaxMaxBytes. 0 means
+	// DefaultMaxBytes. Do not change it while batches are in a spool.
 	MaxBytes int
 }
 
-// HTTPWriter posts batches as JSON envelopes, compressed with gzip, to Datar's endpoint or another one that accepts
-// them. A batch that is too large for one envelope is sent as several complete ones.
+// HTTPWriter posts batches as JSON envelopes, compressed with gzip, to Datar's endpoint or another
+// one that accepts them. A batch that is too large for one envelope is sent as several complete
+// ones.
 //
-// Each envelope has an Idempotency-Key of the batch's writer and a number. It is the same at each retry, and the
-// numbers of a writer grow, so a receiver only needs to store the greatest.
+// Each envelope has an Idempotency-Key of the batch's writer and a number. It is the same at each
+// retry, and the numbers of a writer grow, so a receiver only needs to store the greatest.
 //
-// Network errors and the statuses 408, 429 and 5xx are retried. After other statuses the envelope is dropped, with
-// a reason such as http_400. The codes of refused rows become their reasons.
+// Network errors and the statuses 408, 429 and 5xx are retried. After other statuses the envelope
+// is dropped, with a reason such as http_400. The codes of refused rows become their reasons.
 type HTTPWriter struct {
 	options HTTPOptions
 	client  *http.Client
@@ -141,7 +145,8 @@ type envelope struct {
 	rows []int
 }
 
-// envelopes divides a batch. It omits and returns rows that are too large for an envelope of their own.
+// envelopes divides a batch. It omits and returns rows that are too large for an envelope of their
+// own.
 func (w *HTTPWriter) envelopes(batch Batch) (all []envelope, tooLarge []RefusedRow, err error) {
 	context, err := json.Marshal(batch.Context)
 	if err != nil {
@@ -205,8 +210,8 @@ func (w *HTTPWriter) Write(ctx context.Context, batch Batch) error {
 	return nil
 }
 
-// post sends one envelope. It returns the lost rows, with the cause if all are lost; or no rows and an error if the
-// envelope must be retried.
+// post sends one envelope. It returns the lost rows, with the cause if all are lost; or no rows and
+// an error if the envelope must be retried.
 func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]RefusedRow, error) {
 	var body bytes.Buffer
 	compressor := gzip.NewWriter(&body)
@@ -266,7 +271,8 @@ func refusedRows(answer []byte, rows []int) []RefusedRow {
 	return refused
 }
 
-// retryAfter parses the two forms of the header, seconds and a date. It returns 0 for anything else.
+// retryAfter parses the two forms of the header, seconds and a date. It returns 0 for anything
+// else.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil {
 		return time.Duration(max(0, min(seconds, int64(maxRetryAfter/time.Second)))) * time.Second

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Text is an optional string. The zero value is invalid: it means that the caller did not set it, and an evaluation
-// with it is not counted. None and Some("") are different values.
+// Text is an optional string. The zero value is invalid: it means that the caller did not set it,
+// and an evaluation with it is not counted. None and Some("") are different values.
 type Text struct {
 	text  string
 	state textState
@@ -28,7 +28,8 @@ func None() Text { return Text{state: absent} }
 // Some returns a present string. It may be empty.
 func Some(text string) Text { return Text{text: text, state: present} }
 
-// SomeOrNone returns Some(text), or None if the string is empty, for sources that do not distinguish the two.
+// SomeOrNone returns Some(text), or None if the string is empty, for sources that do not
+// distinguish the two.
 func SomeOrNone(text string) Text {
 	if text == "" {
 		return None()
@@ -67,9 +68,9 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Key determines which evaluations are counted together. Set every field, with None if it does not apply. A missing
-// field makes the evaluation invalid, so that it is not added to another key's count. Only the last three fields
-// are optional.
+// Key determines which evaluations are counted together. Set every field, with None if it does not
+// apply. A missing field makes the evaluation invalid, so that it is not added to another key's
+// count. Only the last three fields are optional.
 type Key struct {
 	// Flag is the key of the flag, never empty.
 	Flag string
@@ -77,13 +78,14 @@ type Key struct {
 	Variant Text
 	// Allocation is what assigned the variant: for Flagr the ID of the segment, in decimal.
 	Allocation Text
-	// TargetingKey is the entity that the flag was evaluated for. It is personal data, and omitted unless
-	// Options.TargetingKeys is set. An empty one is equal to None.
+	// TargetingKey is the entity that the flag was evaluated for. It is personal data, and omitted
+	// unless Options.TargetingKeys is set. An empty one is equal to None.
 	TargetingKey Text
-	// ErrorCode is why the evaluation failed, one of a few codes such as FLAG_NOT_FOUND, never free text.
+	// ErrorCode is why the evaluation failed, one of a few codes such as FLAG_NOT_FOUND, never free
+	// text.
 	ErrorCode Text
-	// Outcome, Version and Asked are counted by Datar in addition to the assignment. They are optional: 0 means
-	// unknown, or none.
+	// Outcome, Version and Asked are counted by Datar in addition to the assignment. They are
+	// optional: 0 means unknown, or none.
 	Outcome Outcome `json:",omitzero"`
 	// Version is the ID of the flag's snapshot that the evaluation used, or this ID modulo 65,536.
 	Version int64 `json:",omitzero"`
@@ -93,10 +95,11 @@ type Key struct {
 // Outcome is the result of an evaluation. Its string is the name on the wire.
 type Outcome uint8
 
-// The outcomes. A receiver that supports them refuses a row whose outcome does not match its variant: only Matched
-// has one.
+// The outcomes. A receiver that supports them refuses a row whose outcome does not match its
+// variant: only Matched has one.
 const (
-	// OutcomeUnknown lets the receiver decide: with a variant it is Matched, with an error Failed, else unknown.
+	// OutcomeUnknown lets the receiver decide: with a variant it is Matched, with an error Failed,
+	// else unknown.
 	OutcomeUnknown Outcome = iota
 	// Matched: a variant was assigned.
 	Matched
@@ -132,7 +135,8 @@ const (
 	AskedByTag Asked = 1 << iota
 	// AskedWithoutEntityID: there was no targeting key.
 	AskedWithoutEntityID
-	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of
+	// another type.
 	AskedUnevaluable
 	askedBits = iota
 )
@@ -149,8 +153,8 @@ func (a Asked) Names() (names []string) {
 	return names
 }
 
-// RuntimeDefaultUsed reports whether the caller got its own default, because no variant was assigned, or because
-// its value could not be returned, for example because of its type.
+// RuntimeDefaultUsed reports whether the caller got its own default, because no variant was
+// assigned, or because its value could not be returned, for example because of its type.
 func (k Key) RuntimeDefaultUsed() bool {
 	return k.Variant.state != present || k.ErrorCode.state == present
 }
@@ -166,6 +170,7 @@ type Evaluation struct {
 	Key
 	// Time is the time of the evaluation; zero means now.
 	Time time.Time
-	// ErrorMessage is the error message, in free text. The last message of a key is kept, cut to 512 bytes.
+	// ErrorMessage is the error message, in free text. The last message of a key is kept, cut to
+	// 512 bytes.
 	ErrorMessage string
 }

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// A spool is a directory with one file for each undelivered flush. A file gets its name only when it is complete.
-// The file spool.lock is locked while an engine uses the directory.
+// A spool is a directory with one file for each undelivered flush. A file gets its name only when
+// it is complete. The file spool.lock is locked while an engine uses the directory.
 type spool struct {
 	dir    string
 	lock   *os.File
@@ -31,7 +31,8 @@ type spoolFile struct {
 
 const spoolVersion = 1
 
-// openSpool creates the directory if it is missing, locks it, and reads its flushes into the outbox.
+// openSpool creates the directory if it is missing, locks it, and reads its flushes into the
+// outbox.
 func (e *Engine) openSpool() error {
 	dir := e.options.SpoolDir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -69,8 +70,8 @@ func (e *Engine) openSpool() error {
 	return nil
 }
 
-// read returns the flushes in the directory: those of one writer in the order of their sequence, the writers in the
-// order of their earliest evaluation. It renames unusable files.
+// read returns the flushes in the directory: those of one writer in the order of their sequence,
+// the writers in the order of their earliest evaluation. It renames unusable files.
 func (s *spool) read(e *Engine) ([]*flushed, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

@@ -25,12 +25,13 @@ func (p parts) outcome() Outcome {
 }
 func (p parts) asked() Asked { return Asked(p >> askedShift) }
 
-// bucket counts one key. It has 120 bytes, so that memory is filled without a gap: 273 of them are 32,760 bytes,
-// and Go's allocator has the size class 32,768.
+// bucket counts one key. It has 120 bytes, so that memory is filled without a gap: 273 of them are
+// 32,760 bytes, and Go's allocator has the size class 32,768.
 type bucket struct {
 	texts
 	count int64
-	// first and last are Unix milliseconds, minimum and maximum, because goroutines arrive out of order.
+	// first and last are Unix milliseconds, minimum and maximum, because goroutines arrive out of
+	// order.
 	first, last int64
 	hash        uint32
 	// flagKeys is the number of keys with the same flag, in the first bucket of that flag only.
@@ -45,8 +46,8 @@ type table struct {
 	seed   uint64
 	chunks []*[bucketsPerChunk]bucket
 	keys   int
-	// index and flags are hash tables with linear probing. They have numbers of buckets, from 1, or 0 for a free
-	// place. index has all buckets by key, flags has the first bucket of each flag.
+	// index and flags are hash tables with linear probing. They have numbers of buckets, from 1, or
+	// 0 for a free place. index has all buckets by key, flags has the first bucket of each flag.
 	index, flags []uint32
 	distinct     int // flags in use
 	// messages are the last error messages, by number of the bucket.

@@ -10,7 +10,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// benchmarkFlag has 3 variants and 2 segments with a constraint each; of benchmarkBody's entities the second one matches.
+// benchmarkFlag has 3 variants and 2 segments with a constraint each; of benchmarkBody's entities
+// the second one matches.
 func benchmarkFlag() entity.Flag {
 	f := entity.Flag{Model: entity.Model{ID: 1}, Key: "bench", Enabled: true, SnapshotID: 9}
 	var distributions []entity.Distribution

@@ -10,9 +10,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// decoder reads the two kinds of request. Either every field is plain, or the methods return false: when they find
-// something that the generated code would reject, or would treat differently. A request is valid until the decoder
-// reads the next one.
+// decoder reads the two kinds of request. Either every field is plain, or the methods return false:
+// when they find something that the generated code would reject, or would treat differently. A
+// request is valid until the decoder reads the next one.
 type decoder struct {
 	scanner
 	entities []eval.Entity
@@ -29,8 +29,8 @@ func (d *decoder) begin(text string) {
 	d.skipSpace()
 }
 
-// forget removes all references to the request and keeps empty memory for at most the given number of parts of each
-// kind.
+// forget removes all references to the request and keeps empty memory for at most the given number
+// of parts of each kind.
 func (d *decoder) forget(most int) {
 	if max(cap(d.entities), cap(d.objects), cap(d.members)) > most {
 		*d = decoder{}
@@ -145,7 +145,8 @@ func (d *decoder) plainText(into *string) (ok bool) {
 	return ok
 }
 
-// texts reads a list of strings. An empty list or an empty string is an error in a batch, so it returns false.
+// texts reads a list of strings. An empty list or an empty string is an error in a batch, so it
+// returns false.
 func (d *decoder) texts(into *[]string) bool {
 	ok := d.list(func() bool {
 		text, ok := d.plainString()
@@ -270,8 +271,8 @@ func joined(members []eval.Member) (string, bool) {
 	return b.String(), true
 }
 
-// rewritten decodes and encodes a value with encoding/json, as the generated code does. The value may be invalid
-// JSON.
+// rewritten decodes and encodes a value with encoding/json, as the generated code does. The value
+// may be invalid JSON.
 func rewritten(raw string) (string, bool) {
 	reader := json.NewDecoder(strings.NewReader(raw))
 	reader.UseNumber()

@@ -9,15 +9,16 @@ import (
 // maxDepth limits the nesting of lists and objects of a context here.
 const maxDepth = 16
 
-// scanner reads a JSON text. Its methods return false, and leave the scanner unusable, if the expected token is
-// missing or not plain. Their results are part of the text.
+// scanner reads a JSON text. Its methods return false, and leave the scanner unusable, if the
+// expected token is missing or not plain. Their results are part of the text.
 type scanner struct {
 	text   string
 	at     int
 	spaces int // white space characters so far
 }
 
-// skipSpace advances to the next character that is not white space. Usually that is the current one.
+// skipSpace advances to the next character that is not white space. Usually that is the current
+// one.
 func (s *scanner) skipSpace() {
 	if s.at < len(s.text) && s.text[s.at] <= ' ' {
 		s.skipSpaces()
@@ -68,8 +69,8 @@ func (s *scanner) word(w string) bool {
 	return true
 }
 
-// object reads an object. It calls member for each name, and member reads the value. Names are not decoded, and may
-// be repeated.
+// object reads an object. It calls member for each name, and member reads the value. Names are not
+// decoded, and may be repeated.
 func (s *scanner) object(member func(name string) bool) bool {
 	if !s.take('{') {
 		return false
@@ -199,8 +200,8 @@ func (s *scanner) digits() bool {
 	return s.at > start
 }
 
-// value reads any value. It returns the JSON, and whether encoding/json would write the same bytes. If not, only
-// encoding/json can check whether it is valid JSON.
+// value reads any value. It returns the JSON, and whether encoding/json would write the same bytes.
+// If not, only encoding/json can check whether it is valid JSON.
 func (s *scanner) value(depth int) (raw string, canonical, ok bool) {
 	start := s.at
 	switch s.peek() {

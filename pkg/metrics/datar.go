@@ -13,8 +13,8 @@ type datarStats func() datar.Stats
 // Stats implements datarprom.Engine.
 func (f datarStats) Stats() datar.Stats { return f() }
 
-// NewDatar returns a collector of Datar's series, like datarprom, with the prefix of all series of the server. It
-// calls stats for each scrape.
+// NewDatar returns a collector of Datar's series, like datarprom, with the prefix of all series of
+// the server. It calls stats for each scrape.
 func NewDatar(stats func() datar.Stats) prometheus.Collector {
 	return prometheus.WrapCollectorWithPrefix("flagr_", datarprom.NewCollector(datarStats(stats), nil))
 }

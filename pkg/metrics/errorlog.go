@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// errorSilence is how long a problem of OpenTelemetry must be absent before it is logged again. By default,
-	// exporters retry at least once a minute.
+	// errorSilence is how long a problem of OpenTelemetry must be absent before it is logged again.
+	// By default, exporters retry at least once a minute.
 	errorSilence = 10 * time.Minute
 	// maxErrors is the maximum number of remembered problems.
 	maxErrors = 100
@@ -18,8 +18,8 @@ const (
 // digits differ between errors with the same cause, such as in local ports.
 var digits = regexp.MustCompile(`\d+`)
 
-// ErrorLog logs the errors of OpenTelemetry's libraries, which report one for each export while a collector is
-// unavailable. A problem is logged once, until it has been absent for a while.
+// ErrorLog logs the errors of OpenTelemetry's libraries, which report one for each export while a
+// collector is unavailable. A problem is logged once, until it has been absent for a while.
 type ErrorLog struct {
 	logger *slog.Logger
 

@@ -6,7 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// EvalCacheOptions are what the series of the evaluation cache are computed from, at each scrape. All are required.
+// EvalCacheOptions are what the series of the evaluation cache are computed from, at each scrape.
+// All are required.
 type EvalCacheOptions struct {
 	// Flags returns the number of flags in memory.
 	Flags func() int

@@ -1,5 +1,6 @@
-// Package metrics counts requests and evaluations for Prometheus, StatsD and OpenTelemetry, and logs evaluations.
-// Every instrument belongs to a value that package app constructs; there is no default registry.
+// Package metrics counts requests and evaluations for Prometheus, StatsD and OpenTelemetry, and
+// logs evaluations. Every instrument belongs to a value that package app constructs; there is no
+// default registry.
 package metrics
 
 import (
@@ -11,13 +12,13 @@ import (
 )
 
 const (
-	// maxEvaluationSeries limits the series of each evaluation metric. 1,000 flags with 3 variants and 2 entity
-	// types, with their evaluations without a variant, have 8,000.
+	// maxEvaluationSeries limits the series of each evaluation metric. 1,000 flags with 3 variants
+	// and 2 entity types, with their evaluations without a variant, have 8,000.
 	maxEvaluationSeries = 10_000
 	// maxEntityTypes limits the values of a label that clients choose.
 	maxEntityTypes = 100
-	// maxLabelBytes is the maximum length of an entity type that becomes a label. Entity types of flags have at
-	// most 63 bytes.
+	// maxLabelBytes is the maximum length of an entity type that becomes a label. Entity types of
+	// flags have at most 63 bytes.
 	maxLabelBytes = 64
 	// overflow is the label beyond the limits. It is not a valid flag key.
 	overflow = "(other)"
@@ -25,8 +26,8 @@ const (
 
 // EvaluationSink counts evaluations somewhere.
 type EvaluationSink interface {
-	// evaluations returns a function that counts one evaluation with these labels. It is called once for each
-	// combination within the limits, and repeatedly beyond them; one call at a time.
+	// evaluations returns a function that counts one evaluation with these labels. It is called
+	// once for each combination within the limits, and repeatedly beyond them; one call at a time.
 	evaluations(l evaluationLabels) (count func())
 }
 
@@ -38,7 +39,8 @@ type evaluationLabels struct {
 	reason              string
 	// openFeature is the reason in OpenFeature's terms, in lower case.
 	openFeature string
-	// decided reports whether the evaluation made a decision about its entity, and would be recorded.
+	// decided reports whether the evaluation made a decision about its entity, and would be
+	// recorded.
 	decided bool
 }
 
@@ -57,8 +59,8 @@ type evaluationKey struct {
 	byBucket, static    bool // of the grant
 }
 
-// Evaluations counts evaluations. A known combination costs a map lookup without lock or allocation, and an atomic
-// addition for each metric.
+// Evaluations counts evaluations. A known combination costs a map lookup without lock or
+// allocation, and an atomic addition for each metric.
 type Evaluations struct {
 	sinks  []EvaluationSink
 	series series[evaluationKey, func()]
@@ -103,7 +105,8 @@ func (e *Evaluations) Observe(r *eval.Result) {
 	e.series.get(key, func() (func(), bool) { return e.openLocked(key) })()
 }
 
-// openLocked returns the function that counts a key, or the function beyond the limits, which is not kept under this key.
+// openLocked returns the function that counts a key, or the function beyond the limits, which is
+// not kept under this key.
 func (e *Evaluations) openLocked(key evaluationKey) (count func(), keep bool) {
 	key.entityType = strings.Clone(key.entityType) // it may be part of a whole request
 	if keep = e.admitLocked(key.entityType); !keep {

@@ -8,8 +8,8 @@ type eventCollector struct {
 	sent, dropped *prometheus.Desc
 }
 
-// NewEvents returns a collector of the series of evaluations that are sent as events. It calls events, which is
-// Tracer.Events, for each scrape.
+// NewEvents returns a collector of the series of evaluations that are sent as events. It calls
+// events, which is Tracer.Events, for each scrape.
 func NewEvents(events func() (sent, dropped uint64)) prometheus.Collector {
 	return &eventCollector{
 		events:  events,

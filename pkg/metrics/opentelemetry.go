@@ -29,8 +29,8 @@ import (
 // scopeName is the instrumentation scope of this server.
 const scopeName = "github.com/flagr-datar/flagr-datar"
 
-// OpenTelemetry exports traces and metrics of requests, and counts of evaluations. The libraries read the standard
-// variables for exporters, samplers, limits and the resource.
+// OpenTelemetry exports traces and metrics of requests, and counts of evaluations. The libraries
+// read the standard variables for exporters, samplers, limits and the resource.
 type OpenTelemetry struct {
 	traces   trace.TracerProvider
 	meters   metric.MeterProvider
@@ -39,8 +39,8 @@ type OpenTelemetry struct {
 	shutdown []func(context.Context) error
 }
 
-// NewOpenTelemetry creates the exporters for traces, metrics and logs, as configured. Unreachable receivers are not
-// an error: the exporters retry.
+// NewOpenTelemetry creates the exporters for traces, metrics and logs, as configured. Unreachable
+// receivers are not an error: the exporters retry.
 func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs bool) (_ *OpenTelemetry, err error) {
 	o := &OpenTelemetry{traces: tracenoop.NewTracerProvider(), meters: metricnoop.NewMeterProvider()}
 	defer func() {
@@ -48,7 +48,8 @@ func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs
 			err = errors.Join(err, o.Close(ctx))
 		}
 	}()
-	// Later detectors override earlier ones, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have priority.
+	// Later detectors override earlier ones, so OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have
+	// priority.
 	res, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "flagr"), attribute.String("service.version", version)), resource.WithTelemetrySDK(),
 		resource.WithHost(), resource.WithFromEnv())
 	if err != nil {
@@ -89,8 +90,8 @@ func NewOpenTelemetry(ctx context.Context, version string, traces, metrics, logs
 	return o, nil
 }
 
-// newMeterProvider drops the attributes that clients set with the Host header: each value would be a series, and
-// the library limits their number.
+// newMeterProvider drops the attributes that clients set with the Host header: each value would be
+// a series, and the library limits their number.
 func newMeterProvider(reader sdkmetric.Reader, res *resource.Resource) *sdkmetric.MeterProvider {
 	return sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithResource(res),
 		sdkmetric.WithCardinalityLimit(maxEvaluationSeries+1), // one is for series beyond the limit
@@ -109,8 +110,8 @@ func (o *OpenTelemetry) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Wrap traces and measures each request, which costs about 20 µs if the request is sampled. It continues the trace
-// of a client.
+// Wrap traces and measures each request, which costs about 20 µs if the request is sampled. It
+// continues the trace of a client.
 func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 	return otelhttp.NewMiddleware("flagr",
 		otelhttp.WithTracerProvider(o.traces),
@@ -125,8 +126,8 @@ func (o *OpenTelemetry) Wrap(next http.Handler) http.Handler {
 
 // NameRoute adds the route to the request's span, which starts before the route is known.
 //
-// It also sets the client's address to the address of the connection, because the library uses X-Forwarded-For,
-// which clients can set.
+// It also sets the client's address to the address of the connection, because the library uses
+// X-Forwarded-For, which clients can set.
 func (o *OpenTelemetry) NameRoute(e *web.Exchange) {
 	if host, _, err := net.SplitHostPort(e.Request.RemoteAddr); err == nil {
 		trace.SpanFromContext(e.Request.Context()).SetAttributes(attribute.String("client.address", host))

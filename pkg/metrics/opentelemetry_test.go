@@ -18,7 +18,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// What clients write into X-Forwarded-For does not become the address of a trace, as docs/operations.md says.
+// What clients write into X-Forwarded-For does not become the address of a trace, as
+// docs/operations.md says.
 func TestTheClientAddressIsThatOfTheConnection(t *testing.T) {
 	t.Parallel()
 	spans := tracetest.NewSpanRecorder()

@@ -14,7 +14,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// latencyBuckets are seconds. An evaluation takes less than the first; a change waits for the database.
+// latencyBuckets are seconds. An evaluation takes less than the first; a change waits for the
+// database.
 func latencyBuckets() []float64 {
 	return []float64{0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 }
@@ -31,8 +32,8 @@ type Prometheus struct {
 	results, decisions *prometheus.CounterVec
 }
 
-// NewPrometheus creates the metrics. With latencies, it creates histograms of request durations, which have 17
-// series for each route and status.
+// NewPrometheus creates the metrics. With latencies, it creates histograms of request durations,
+// which have 17 series for each route and status.
 func NewPrometheus(latencies bool, logger *slog.Logger) *Prometheus {
 	requestLabels := []string{"status", "path", "method"}
 	p := &Prometheus{
@@ -110,7 +111,8 @@ func (p *Prometheus) evaluations(l evaluationLabels) (count func()) {
 	}
 }
 
-// exchangeKey has only bounded values: routes are routes of the API, and the server chooses the status.
+// exchangeKey has only bounded values: routes are routes of the API, and the server chooses the
+// status.
 type exchangeKey struct {
 	route, method string
 	status        int

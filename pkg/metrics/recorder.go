@@ -13,7 +13,8 @@ type recorderCollector struct {
 	recorded, delivered, dropped, retried, pending, pendingBytes, failing, lastDelivery *prometheus.Desc
 }
 
-// NewRecorders returns a collector of the streaming recorders' series. It calls stats for each scrape.
+// NewRecorders returns a collector of the streaming recorders' series. It calls stats for each
+// scrape.
 func NewRecorders(stats func() []recorder.Stats) prometheus.Collector {
 	describe := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("flagr_recorder_"+name, help, append([]string{"recorder"}, labels...), nil)

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// series maps comparable keys to values. Reading a known value takes no lock and does not allocate, which sync.Map
-// cannot do for struct keys. It only grows; its users limit the keys.
+// series maps comparable keys to values. Reading a known value takes no lock and does not allocate,
+// which sync.Map cannot do for struct keys. It only grows; its users limit the keys.
 type series[K comparable, V any] struct {
 	known atomic.Pointer[map[K]V] // never changed after it is stored
 
@@ -18,8 +18,8 @@ type series[K comparable, V any] struct {
 	}
 }
 
-// get returns the value of the key. If there is none it calls create, one call at a time, and keeps the value if
-// create returns true.
+// get returns the value of the key. If there is none it calls create, one call at a time, and keeps
+// the value if create returns true.
 func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 	if known := s.known.Load(); known != nil {
 		if value, ok := (*known)[key]; ok {
@@ -39,7 +39,8 @@ func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 		}
 		s.mu.all[key] = value
 	}
-	// A copy costs as much as there are keys, so it is made after that many misses: n new keys cost O(n) in total.
+	// A copy costs as much as there are keys, so it is made after that many misses: n new keys cost
+	// O(n) in total.
 	if s.mu.misses++; s.mu.misses >= len(s.mu.all) {
 		known := maps.Clone(s.mu.all)
 		s.known.Store(&known)

@@ -13,15 +13,15 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// Statsd sends metrics to a StatsD or Datadog agent over UDP. Counts are added up in memory and sent every two
-// seconds. Nothing waits for the agent.
+// Statsd sends metrics to a StatsD or Datadog agent over UDP. Counts are added up in memory and
+// sent every two seconds. Nothing waits for the agent.
 type Statsd struct {
 	client    *statsd.Client
 	exchanges series[exchangeKey, []string]
 }
 
-// NewStatsd creates a client. If the host name cannot be resolved, this is logged and retried later. Whether an
-// agent listens is unknown.
+// NewStatsd creates a client. If the host name cannot be resolved, this is logged and retried
+// later. Whether an agent listens is unknown.
 func NewStatsd(ctx context.Context, host, port, prefix string, logger *slog.Logger) (*Statsd, error) {
 	to := &agent{address: net.JoinHostPort(host, port), logger: logger}
 	to.dial(ctx)

@@ -15,7 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
-// Names of OpenTelemetry's semantic conventions for feature flags, version 1.44.0, and some of this server.
+// Names of OpenTelemetry's semantic conventions for feature flags, version 1.44.0, and some of this
+// server.
 const (
 	eventName       = "feature_flag.evaluation"
 	attrKey         = "feature_flag.key"
@@ -70,7 +71,8 @@ type TraceOptions struct {
 	FlagSetID string
 }
 
-// Tracer is an eval.Tracer. It adds attributes to the spans of requests, and sends evaluations as log events.
+// Tracer is an eval.Tracer. It adds attributes to the spans of requests, and sends evaluations as
+// log events.
 type Tracer struct {
 	logs             log.Logger
 	options          TraceOptions

@@ -15,7 +15,8 @@ type oneFlag struct{ snapshot *eval.Snapshot }
 
 func (f oneFlag) Snapshot() *eval.Snapshot { return f.snapshot }
 
-// BenchmarkTracer compares evaluations without telemetry, with a span that is not sampled, and with one that is.
+// BenchmarkTracer compares evaluations without telemetry, with a span that is not sampled, and with
+// one that is.
 func BenchmarkTracer(b *testing.B) {
 	flags := oneFlag{eval.Compile([]entity.Flag{{
 		Model: entity.Model{ID: 1}, Key: "k", Enabled: true, SnapshotID: 2, Variants: []entity.Variant{{Model: entity.Model{ID: 3}, Key: "on"}},

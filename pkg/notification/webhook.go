@@ -1,4 +1,5 @@
-// Package notification notifies other systems about changes of flags, by posting each change to a URL.
+// Package notification notifies other systems about changes of flags, by posting each change to a
+// URL.
 package notification
 
 import (
@@ -23,8 +24,8 @@ import (
 )
 
 const (
-	// defaultQueueSize is the maximum number of queued changes. People make changes, so only a long outage or a
-	// script fills it.
+	// defaultQueueSize is the maximum number of queued changes. People make changes, so only a long
+	// outage or a script fills it.
 	defaultQueueSize = 1000
 	// maxAnswerBytes is how much of a response is read, so that its connection can be reused.
 	maxAnswerBytes = 64 << 10
@@ -44,8 +45,8 @@ type Options struct {
 	Header http.Header
 	// Timeout limits one request.
 	Timeout time.Duration
-	// MaxRetries is the maximum number of retries of a failed request. The first delay is RetryBase. It doubles
-	// each time, up to RetryMax, and is shortened at random by up to half.
+	// MaxRetries is the maximum number of retries of a failed request. The first delay is
+	// RetryBase. It doubles each time, up to RetryMax, and is shortened at random by up to half.
 	MaxRetries          int
 	RetryBase, RetryMax time.Duration
 	// QueueSize is the maximum number of queued changes; 0 means 1000. Further changes are dropped.
@@ -60,9 +61,11 @@ type Stats struct {
 	Delivered uint64
 	// Failed changes were dropped after a final status, or after the last retry.
 	Failed uint64
-	// Dropped changes were not posted completely, because the queue was full or the Webhook was stopped.
+	// Dropped changes were not posted completely, because the queue was full or the Webhook was
+	// stopped.
 	Dropped uint64
-	// Undetailed changes were queued without their states before and after, because the queue used too much memory.
+	// Undetailed changes were queued without their states before and after, because the queue used
+	// too much memory.
 	Undetailed uint64
 }
 
@@ -99,7 +102,8 @@ func New(o Options) *Webhook {
 		options: o,
 		client: &http.Client{
 			Timeout: o.Timeout,
-			// Following a redirect would turn the POST into a GET, and send the headers to another host.
+			// Following a redirect would turn the POST into a GET, and send the headers to another
+			// host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		queue: make(chan entity.Change, o.QueueSize),
@@ -120,8 +124,8 @@ func (w *Webhook) Start() {
 	go w.run()
 }
 
-// Notify queues a change. It returns at once. If the queue is full, or after Stop, the change is dropped, counted
-// and logged.
+// Notify queues a change. It returns at once. If the queue is full, or after Stop, the change is
+// dropped, counted and logged.
 func (w *Webhook) Notify(c entity.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +154,8 @@ func (w *Webhook) Notify(c entity.Change) {
 	}
 }
 
-// entryOf is the size of a change without its states, in bytes. Clients control the length of keys, tags and names.
+// entryOf is the size of a change without its states, in bytes. Clients control the length of keys,
+// tags and names.
 func entryOf(c entity.Change) int64 {
 	return entryBytes + int64(len(c.FlagKey)+len(c.ComponentKey)+len(c.User))
 }
@@ -158,8 +163,8 @@ func entryOf(c entity.Change) int64 {
 // detailsOf is the size of the states of a change, in bytes.
 func detailsOf(c entity.Change) int64 { return int64(cap(c.Before)) + int64(cap(c.After)) }
 
-// Stop accepts no more changes, and posts the queued ones until ctx ends. The remaining changes are dropped, and
-// the error has their number. Further calls also wait.
+// Stop accepts no more changes, and posts the queued ones until ctx ends. The remaining changes are
+// dropped, and the error has their number. Further calls also wait.
 func (w *Webhook) Stop(ctx context.Context) error {
 	before := w.dropped.Load()
 	w.mu.Lock()
@@ -220,7 +225,8 @@ func attributes(c entity.Change) []any {
 	return []any{"operation", c.Operation, "component_type", c.Component, "component_id", c.ComponentID, "flag_id", c.FlagID}
 }
 
-// deliver posts a change until it is confirmed or rejected, until the last retry fails, or until ctx ends.
+// deliver posts a change until it is confirmed or rejected, until the last retry fails, or until
+// ctx ends.
 func (w *Webhook) deliver(ctx context.Context, c entity.Change) error {
 	body, err := encode(c)
 	if err != nil {

@@ -14,22 +14,24 @@ import (
 
 // Access configures who may use OFREP. The zero value admits all requests.
 type Access struct {
-	// Keys are secrets for these paths only. If there are keys, each request needs one of them or another login.
+	// Keys are secrets for these paths only. If there are keys, each request needs one of them or
+	// another login.
 	Keys []APIKey
-	// Login requires the server's own login of requests without a key. The middleware in front of the handler passes
-	// Caller.Login with WithCaller; a request without it is refused.
+	// Login requires the server's own login of requests without a key. The middleware in front of
+	// the handler passes Caller.Login with WithCaller; a request without it is refused.
 	Login bool
 	// OpenStreams admits all requests for event streams if there are no keys.
 	OpenStreams bool
-	// Secrets, with the secrets of Keys, derive the key of tickets. Servers with the same secrets accept each
-	// other's tickets.
+	// Secrets, with the secrets of Keys, derive the key of tickets. Servers with the same secrets
+	// accept each other's tickets.
 	Secrets []string
 }
 
 // Caller is who sends a request.
 type Caller struct {
-	// Login checks whether the server's own access control admits the request. The challenge is the value of the
-	// header WWW-Authenticate if it does not. The handler calls it at most once, and not for a request with an API key.
+	// Login checks whether the server's own access control admits the request. The challenge is the
+	// value of the header WWW-Authenticate if it does not. The handler calls it at most once, and
+	// not for a request with an API key.
 	Login func() (challenge string, ok bool)
 	// Key is the name of the API key of the request. The handler sets it before it returns.
 	Key string
@@ -57,8 +59,8 @@ func RequestHeaders() []string {
 	return []string{"Content-Type", "Authorization", APIKeyHeader, "If-None-Match", lastEventID, "Cache-Control", "traceparent", "tracestate"}
 }
 
-// ResponseHeaders returns the headers that clients in browsers must be able to read. A browser shows an entity tag to
-// its page only if the header is listed, and the page then sends the tag.
+// ResponseHeaders returns the headers that clients in browsers must be able to read. A browser
+// shows an entity tag to its page only if the header is listed, and the page then sends the tag.
 func ResponseHeaders() []string { return []string{"ETag", "Retry-After"} }
 
 // lastEventID is the header with which a client continues an event stream.
@@ -105,7 +107,8 @@ func (g *gate) streamsClosed() bool {
 	return len(g.access.Keys) > 0 || g.access.Login && !g.access.OpenStreams
 }
 
-// admit checks a request. The scope is the scope of the API key, if one was used; with a ticket, the query has it.
+// admit checks a request. The scope is the scope of the API key, if one was used; with a ticket,
+// the query has it.
 func (g *gate) admit(rw http.ResponseWriter, r *http.Request, tickets bool) (tags []string, byTicket bool, refused *problem) {
 	if g.isOpen() {
 		return nil, false, nil
@@ -156,7 +159,8 @@ func (g *gate) key(r *http.Request) *APIKey {
 	return found
 }
 
-// ticket admits streams of clients that cannot send headers. It is valid on the UTC day of now and on the next day.
+// ticket admits streams of clients that cannot send headers. It is valid on the UTC day of now and
+// on the next day.
 func (g *gate) ticket(now time.Time) string {
 	day := now.UTC().Format(ticketDay)
 	mac := hmac.New(sha256.New, g.ticketKey)

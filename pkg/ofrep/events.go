@@ -21,14 +21,15 @@ const (
 
 	// changesWindow is how long changes are collected into one event.
 	changesWindow = time.Second
-	// recentRevision is the age up to which a new stream gets an event for the flags at once, if its client does
-	// not send the version that it has. The client may have fetched older flags.
+	// recentRevision is the age up to which a new stream gets an event for the flags at once, if
+	// its client does not send the version that it has. The client may have fetched older flags.
 	recentRevision = 30 * time.Second
 	// commentInterval is shorter than the time after which proxies close idle connections.
 	commentInterval = 25 * time.Second
 	// streamWriteTimeout ends a stream whose client does not read.
 	streamWriteTimeout = 10 * time.Second
-	// inactivityDelay is the number of seconds in the background after which a client may close its stream.
+	// inactivityDelay is the number of seconds in the background after which a client may close its
+	// stream.
 	inactivityDelay = 120
 	retryAfter      = 10 // seconds
 )
@@ -41,7 +42,8 @@ type Events struct {
 	URL string
 	// Max is the maximum number of open streams; 0 means 1,000.
 	Max int
-	// Spread is the time over which an event is sent; 0 means 2 s, and a negative value means at once.
+	// Spread is the time over which an event is sent; 0 means 2 s, and a negative value means at
+	// once.
 	Spread time.Duration
 }
 

@@ -199,7 +199,8 @@ func TestStopEndsStreams(t *testing.T) {
 	})
 }
 
-// TestASlowReader does not read: the server must get rid of it, and its deadlines must not end other streams.
+// TestASlowReader does not read: the server must get rid of it, and its deadlines must not end
+// other streams.
 func TestASlowReader(t *testing.T) {
 	t.Parallel()
 	h := setup(t, "", 10*time.Millisecond, ofrep.Options{})

@@ -243,7 +243,8 @@ type goldenRequest struct {
 	EntityContext map[string]any
 }
 
-// TestGoldenEvaluations compares variants and segments with those of POST /evaluation, one by one and all at once.
+// TestGoldenEvaluations compares variants and segments with those of POST /evaluation, one by one
+// and all at once.
 func TestGoldenEvaluations(t *testing.T) {
 	t.Parallel()
 	document, err := os.ReadFile(golden.Path("flags.json"))

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// shape describes an object of an answer: the type of each member, those behind a question mark optional.
+// shape describes an object of an answer: the type of each member, those behind a question mark
+// optional.
 type shape map[string]string
 
 var (

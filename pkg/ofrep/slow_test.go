@@ -18,8 +18,8 @@ import (
 // patience is how long what must happen may take on a busy machine.
 const patience = time.Minute
 
-// padded writes so much behind each message that the buffers of a connection cannot hold it, and brings deadlines for writing
-// twenty times nearer, so that the test need not wait for 10 seconds.
+// padded writes so much behind each message that the buffers of a connection cannot hold it, and
+// brings deadlines for writing twenty times nearer, so that the test need not wait for 10 seconds.
 type padded struct {
 	http.ResponseWriter
 }
@@ -43,7 +43,8 @@ func (w padded) SetWriteDeadline(at time.Time) error {
 	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(time.Until(at) / 20))
 }
 
-// TestASlowReaderOfASocket connects and never reads. The server ends this stream, and the other one goes on.
+// TestASlowReaderOfASocket connects and never reads. The server ends this stream, and the other one
+// goes on.
 func TestASlowReaderOfASocket(t *testing.T) {
 	t.Parallel()
 	h := setup(t, "", 10*time.Millisecond, ofrep.Options{Events: ofrep.Events{Spread: -1}})
@@ -80,7 +81,8 @@ func TestASlowReaderOfASocket(t *testing.T) {
 		t.Errorf("%d streams are open, want the other one", n)
 	}
 
-	// The connection is closed, so a client that wakes up learns of it, and the other stream hears of the next change.
+	// The connection is closed, so a client that wakes up learns of it, and the other stream hears
+	// of the next change.
 	if err := slow.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}

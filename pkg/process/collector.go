@@ -9,22 +9,24 @@ import (
 )
 
 const (
-	// heapRoom is the minimum growth of the heap before the garbage collector runs. A server with a few flags uses
-	// 8 MB, and an evaluation allocates 3 KB, so a collection runs every 5,000 evaluations.
+	// heapRoom is the minimum growth of the heap before the garbage collector runs. A server with a
+	// few flags uses 8 MB, and an evaluation allocates 3 KB, so a collection runs every 5,000
+	// evaluations.
 	heapRoom = 14 << 20
-	// goPercent is Go's default, for servers that use more than heapRoom. maxPercent limits the setting of a server
-	// without flags.
+	// goPercent is Go's default, for servers that use more than heapRoom. maxPercent limits the
+	// setting of a server without flags.
 	goPercent, maxPercent = 100, 1000
-	// adaptInterval is the minimum time between two changes of the setting, because each one stops all goroutines
-	// for a moment.
+	// adaptInterval is the minimum time between two changes of the setting, because each one stops
+	// all goroutines for a moment.
 	adaptInterval = 10 * time.Millisecond
-	// lookInterval is the maximum time between two checks of the heap. A collection is not reported if it begins
-	// while the previous one is still being reported.
+	// lookInterval is the maximum time between two checks of the heap. A collection is not reported
+	// if it begins while the previous one is still being reported.
 	lookInterval = 5 * time.Second
 )
 
-// collector adapts the garbage collector to the memory in use after each collection. A setting that fits 10 MB in
-// use would let the heap grow to 600 MB once a few large requests use 60 MB. It affects the whole process.
+// collector adapts the garbage collector to the memory in use after each collection. A setting that
+// fits 10 MB in use would let the heap grow to 600 MB once a few large requests use 60 MB. It
+// affects the whole process.
 type collector struct {
 	percent   int
 	collected chan struct{} // has an element after a collection
@@ -93,7 +95,8 @@ func (c *collector) stop() {
 	<-c.done
 }
 
-// percentFor returns the setting that lets a heap of this size, as measured after a collection, grow by heapRoom.
+// percentFor returns the setting that lets a heap of this size, as measured after a collection,
+// grow by heapRoom.
 func percentFor(live uint64) int {
 	return int(min(max(goPercent*heapRoom/max(live, 1), goPercent), maxPercent))
 }

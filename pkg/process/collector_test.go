@@ -16,8 +16,9 @@ func TestCollectorLeavesRoom(t *testing.T) {
 	}
 }
 
-// TestCollectorAdaptsToLargeRequests holds what a few large requests hold. A setting for a small heap would let it grow to several
-// times as much before the next collection. Other tests of this process may hold as much, but not less.
+// TestCollectorAdaptsToLargeRequests holds what a few large requests hold. A setting for a small
+// heap would let it grow to several times as much before the next collection. Other tests of this
+// process may hold as much, but not less.
 func TestCollectorAdaptsToLargeRequests(t *testing.T) {
 	t.Parallel()
 	c := &collector{percent: maxPercent, collected: make(chan struct{}, 1)}

@@ -1,5 +1,5 @@
-// Package process keeps the memory of the server's process small. It affects the whole process, so a program that embeds
-// the server does not use it.
+// Package process keeps the memory of the server's process small. It affects the whole process, so
+// a program that embeds the server does not use it.
 package process
 
 import (
@@ -16,16 +16,17 @@ import (
 const (
 	// keeperInterval is the time between two checks of the memory.
 	keeperInterval = 5 * time.Second
-	// quietBytes is the maximum number of bytes that an idle server allocates between two checks. Health checks and
-	// refreshes of the flags allocate less.
+	// quietBytes is the maximum number of bytes that an idle server allocates between two checks.
+	// Health checks and refreshes of the flags allocate less.
 	quietBytes = 2 << 20
-	// programBytes is the memory that a container needs in addition to the Go runtime: the used pages of the
-	// executable, and the buffers of sockets.
+	// programBytes is the memory that a container needs in addition to the Go runtime: the used
+	// pages of the executable, and the buffers of sockets.
 	programBytes = 16 << 20
 )
 
-// MemoryKeeper keeps the process small. It adapts the garbage collector to the memory in use, returns memory to the
-// system when the server becomes idle, and unmaps pages of the executable that only the start needed.
+// MemoryKeeper keeps the process small. It adapts the garbage collector to the memory in use,
+// returns memory to the system when the server becomes idle, and unmaps pages of the executable
+// that only the start needed.
 type MemoryKeeper struct {
 	collector *collector // nil if GOGC or GOMEMLIMIT is set
 	cancel    context.CancelFunc
@@ -39,8 +40,8 @@ type MemoryKeeper struct {
 	sample    []metrics.Sample
 }
 
-// StartMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the collector is not
-// changed.
+// StartMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the
+// collector is not changed.
 func StartMemoryKeeper(tuned bool, logger *slog.Logger) *MemoryKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &MemoryKeeper{cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
@@ -70,8 +71,8 @@ func respectContainer(logger *slog.Logger) {
 	logger.Info("memory limit of the container is respected", "container_bytes", container, "go_bytes", limit)
 }
 
-// limitFor returns Go's memory limit in a container with the given limit in bytes. It reserves a tenth for memory
-// that Go does not count.
+// limitFor returns Go's memory limit in a container with the given limit in bytes. It reserves a
+// tenth for memory that Go does not count.
 func limitFor(container int64) int64 {
 	return max(container/2, container-container/10-programBytes)
 }

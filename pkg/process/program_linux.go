@@ -34,8 +34,8 @@ func findProgram() (_ program, err error) {
 	return found, lines.Err()
 }
 
-// readOnlyPart parses a line of /proc/PID/maps. Its second result is false unless the line is a mapping of the file that
-// is not writable.
+// readOnlyPart parses a line of /proc/PID/maps. Its second result is false unless the line is a
+// mapping of the file that is not writable.
 func readOnlyPart(line, file string) (_ addresses, ok bool) {
 	var from, to uintptr
 	var mode string
@@ -45,9 +45,9 @@ func readOnlyPart(line, file string) (_ addresses, ok bool) {
 	return addresses{from, to}, strings.HasSuffix(line, " "+file) && (mode == "r--p" || mode == "r-xp")
 }
 
-// release unmaps all pages of the program: the start reads most of an executable of 54 MB, and what serves requests is a fourth
-// of it. A page that is used again is mapped from the page cache, 16 at a time, without reading the disk. Nothing can be
-// lost, because the mappings are read-only.
+// release unmaps all pages of the program: the start reads most of an executable of 54 MB, and what
+// serves requests is a fourth of it. A page that is used again is mapped from the page cache, 16 at
+// a time, without reading the disk. Nothing can be lost, because the mappings are read-only.
 func (p program) release() {
 	for _, part := range p {
 		// It fails only if there is no such mapping, and then nothing is released.

@@ -1,5 +1,6 @@
-// Package provider is an OpenFeature provider for Go programs. It evaluates flags in the program's own process, on
-// a snapshot that it keeps up to date, and counts evaluations so that the server shows them like its own.
+// Package provider is an OpenFeature provider for Go programs. It evaluates flags in the program's
+// own process, on a snapshot that it keeps up to date, and counts evaluations so that the server
+// shows them like its own.
 //
 //	p, err := provider.New(provider.Options{URL: "https://flagr.example.com"})
 //	...
@@ -48,7 +49,8 @@ const (
 
 // Options configure a Provider. URL is required; the zero value of the others is a good default.
 type Options struct {
-	// URL is the URL of the server, with its web prefix and without /api/v1, such as https://flagr.example.com.
+	// URL is the URL of the server, with its web prefix and without /api/v1, such as
+	// https://flagr.example.com.
 	URL string
 	// Header is sent with each request, such as Authorization.
 	Header http.Header
@@ -59,22 +61,24 @@ type Options struct {
 	// PollInterval is the time between two checks for changed flags, at least 1 second. 0 means
 	// DefaultPollInterval.
 	PollInterval time.Duration
-	// IgnoreEvents relies on polling alone. Otherwise the server's event stream reports changes promptly.
+	// IgnoreEvents relies on polling alone. Otherwise the server's event stream reports changes
+	// promptly.
 	IgnoreEvents bool
-	// CacheFile stores the newest flags, so that the program can start while the server is unavailable. Empty means
-	// no file.
+	// CacheFile stores the newest flags, so that the program can start while the server is
+	// unavailable. Empty means no file.
 	CacheFile string
-	// Remote makes the server evaluate each evaluation and count it. Only URL, Header, Client and Timeout of the
-	// options above then have an effect.
+	// Remote makes the server evaluate each evaluation and count it. Only URL, Header, Client and
+	// Timeout of the options above then have an effect.
 	Remote bool
 
-	// DisableCounts turns counting off. Otherwise evaluations of flags with dataRecordsEnabled are counted, and
-	// those of unknown keys.
+	// DisableCounts turns counting off. Otherwise evaluations of flags with dataRecordsEnabled are
+	// counted, and those of unknown keys.
 	DisableCounts bool
-	// CountsInterval is the time between two deliveries of counts, evallog.MinFlushInterval to evallog.MaxFlushInterval.
-	// 0 means evallog.DefaultFlushInterval.
+	// CountsInterval is the time between two deliveries of counts, evallog.MinFlushInterval to
+	// evallog.MaxFlushInterval. 0 means evallog.DefaultFlushInterval.
 	CountsInterval time.Duration
-	// SpoolDir is a directory for undelivered counts. If it is empty, they are lost with the process.
+	// SpoolDir is a directory for undelivered counts. If it is empty, they are lost with the
+	// process.
 	SpoolDir string
 	// TargetingKeys is how targeting keys appear in counts.
 	TargetingKeys evallog.TargetingKeys
@@ -185,12 +189,12 @@ func (p *Provider) Metadata() openfeature.Metadata { return openfeature.Metadata
 // Hooks returns no hooks: the provider counts by itself.
 func (p *Provider) Hooks() []openfeature.Hook { return nil }
 
-// EventChannel returns the channel of the provider's events. If the SDK does not read them, events beyond a few are
-// dropped.
+// EventChannel returns the channel of the provider's events. If the SDK does not read them, events
+// beyond a few are dropped.
 func (p *Provider) EventChannel() <-chan openfeature.Event { return p.events }
 
-// Counts returns the statistics of counting, or zero if counting is off. Evaluations of unknown keys are in Dropped
-// as FLAG_NOT_FOUND, because no flag has the key.
+// Counts returns the statistics of counting, or zero if counting is off. Evaluations of unknown
+// keys are in Dropped as FLAG_NOT_FOUND, because no flag has the key.
 func (p *Provider) Counts() evallog.Stats {
 	if p.counts == nil {
 		return evallog.Stats{}
@@ -203,8 +207,8 @@ func (p *Provider) Init(c openfeature.EvaluationContext) error {
 	return p.InitWithContext(context.Background(), c)
 }
 
-// InitWithContext loads the flags, from the server or else from Options.CacheFile. After an error the provider
-// keeps retrying, and sends the event PROVIDER_READY when it has flags.
+// InitWithContext loads the flags, from the server or else from Options.CacheFile. After an error
+// the provider keeps retrying, and sends the event PROVIDER_READY when it has flags.
 func (p *Provider) InitWithContext(ctx context.Context, _ openfeature.EvaluationContext) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -241,8 +245,8 @@ func (p *Provider) Shutdown() {
 	}
 }
 
-// ShutdownWithContext ends the provider. It delivers counts, or leaves them in the spool, until ctx ends. It may be
-// called more than once.
+// ShutdownWithContext ends the provider. It delivers counts, or leaves them in the spool, until ctx
+// ends. It may be called more than once.
 func (p *Provider) ShutdownWithContext(ctx context.Context) error {
 	p.mu.Lock()
 	p.mu.stopped = true

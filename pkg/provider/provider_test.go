@@ -84,7 +84,8 @@ func ask(p openfeature.FeatureProvider, flag string, context flat) map[string]de
 
 func contextBackground() context.Context { return context.Background() }
 
-// TestLikeOFREP compares evaluations in process with those of the server, of every type, for every golden request.
+// TestLikeOFREP compares evaluations in process with those of the server, of every type, for every
+// golden request.
 func TestLikeOFREP(t *testing.T) {
 	t.Parallel()
 	for name, document := range map[string]string{"golden": goldenDocument(t), "simple": simple} {
@@ -208,7 +209,8 @@ func (e *events) has(event string) bool {
 	return slices.Contains(e.all, event)
 }
 
-// TestTheServerGoesAndComes has a change that the event stream brings, an outage, and a change after it.
+// TestTheServerGoesAndComes has a change that the event stream brings, an outage, and a change
+// after it.
 func TestTheServerGoesAndComes(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, simple)
@@ -298,7 +300,8 @@ func TestTheSDK(t *testing.T) {
 	}
 }
 
-// TestExactness evaluates in 64 goroutines while the server goes and comes. Each call is counted once.
+// TestExactness evaluates in 64 goroutines while the server goes and comes. Each call is counted
+// once.
 func TestExactness(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, simple)
@@ -401,7 +404,8 @@ func TestOutcomesAreThoseOfTheServer(t *testing.T) {
 	}
 }
 
-// TestManyKeysWithoutAFlag: keys that a program makes up take no more than their bound, and all of them are counted.
+// TestManyKeysWithoutAFlag: keys that a program makes up take no more than their bound, and all of
+// them are counted.
 func TestManyKeysWithoutAFlag(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, simple)

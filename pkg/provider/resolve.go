@@ -145,8 +145,8 @@ func decode(text string) any {
 	return value
 }
 
-// evaluate returns the resolution of one evaluation, and what is counted for it, which is nothing for an unknown
-// key.
+// evaluate returns the resolution of one evaluation, and what is counted for it, which is nothing
+// for an unknown key.
 func (p *Provider) evaluate(ctx context.Context, flag string, flat openfeature.FlattenedContext) (*resolution, evallog.Key) {
 	if p.remote != nil {
 		return p.remote.evaluate(ctx, flag, flat), evallog.Key{}
@@ -254,12 +254,14 @@ func (p *Provider) FloatEvaluation(ctx context.Context, flag string, byDefault f
 	return resolve(ctx, p, flag, byDefault, flat, asFloat)
 }
 
-// IntEvaluation implements openfeature.FeatureProvider. A number with a fraction or an exponent has another type.
+// IntEvaluation implements openfeature.FeatureProvider. A number with a fraction or an exponent has
+// another type.
 func (p *Provider) IntEvaluation(ctx context.Context, flag string, byDefault int64, flat openfeature.FlattenedContext) openfeature.IntResolutionDetail {
 	return resolve(ctx, p, flag, byDefault, flat, asInt)
 }
 
-// ObjectEvaluation implements openfeature.FeatureProvider. Objects and lists belong to the caller; numbers are float64.
+// ObjectEvaluation implements openfeature.FeatureProvider. Objects and lists belong to the caller;
+// numbers are float64.
 func (p *Provider) ObjectEvaluation(ctx context.Context, flag string, byDefault any, flat openfeature.FlattenedContext) openfeature.InterfaceResolutionDetail {
 	return resolve(ctx, p, flag, byDefault, flat, func(value any) (any, bool) { return copied(value), true })
 }

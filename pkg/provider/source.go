@@ -19,7 +19,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
-// source is an evalcache.FlagSource: the server, or a file until the server is reached for the first time.
+// source is an evalcache.FlagSource: the server, or a file until the server is reached for the
+// first time.
 type source struct {
 	options *Options
 	etag    string

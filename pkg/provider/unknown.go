@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// unknownPerHour limits the unknown keys that are counted separately, like the server's limit, so that a
-	// program that generates keys uses limited memory.
+	// unknownPerHour limits the unknown keys that are counted separately, like the server's limit,
+	// so that a program that generates keys uses limited memory.
 	unknownPerHour = 1000
 	// maxUnknownBytes is how much of an unknown key the server keeps.
 	maxUnknownBytes = 63
@@ -29,7 +29,8 @@ type unknownKeys struct {
 	}
 }
 
-// counted returns what is counted for an evaluation of an unknown key, which is nothing for an empty key.
+// counted returns what is counted for an evaluation of an unknown key, which is nothing for an
+// empty key.
 func (u *unknownKeys) counted(flag string, now time.Time) evallog.Key {
 	if flag == "" {
 		return evallog.Key{}

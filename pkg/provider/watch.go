@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// reconnectDelay is the delay before a stream that ended is reopened; refusedDelay is the delay after a
-	// rejection.
+	// reconnectDelay is the delay before a stream that ended is reopened; refusedDelay is the delay
+	// after a rejection.
 	reconnectDelay = 5 * time.Second
 	refusedDelay   = time.Minute
 	// streamSilence is the maximum time without data on a stream. The server writes every 25 s.
@@ -71,7 +71,8 @@ func (p *Provider) watch(started bool) {
 	}
 }
 
-// startLater retries until the cache has flags. It returns false if the provider is shut down first.
+// startLater retries until the cache has flags. It returns false if the provider is shut down
+// first.
 func (p *Provider) startLater() bool {
 	for p.pause(p.options.PollInterval) {
 		ctx, cancel := context.WithTimeout(p.running, p.options.Timeout)

@@ -15,21 +15,22 @@ const (
 	Unproven State = "unproven"
 	// Working: the last attempt succeeded, or a Probe did and there was no attempt since.
 	Working State = "working"
-	// Failing: the last attempt, or a Probe before the first attempt, failed. Records wait, and the recorder
-	// retries.
+	// Failing: the last attempt, or a Probe before the first attempt, failed. Records wait, and the
+	// recorder retries.
 	Failing State = "failing"
 )
 
-// outageLogInterval is the minimum time between two log lines about beginnings of outages, so that an unstable
-// broker does not fill the log.
+// outageLogInterval is the minimum time between two log lines about beginnings of outages, so that
+// an unstable broker does not fill the log.
 const outageLogInterval = time.Minute
 
-// Health has the state of one recorder and logs its changes, so that an outage costs two log lines, regardless of
-// its duration and the number of retries. Sink and Transport report to it.
+// Health has the state of one recorder and logs its changes, so that an outage costs two log lines,
+// regardless of its duration and the number of retries. Sink and Transport report to it.
 type Health struct {
 	logger *slog.Logger
 
-	// reporting is held while a report is processed and logged, so that log lines are in the order of the reports.
+	// reporting is held while a report is processed and logged, so that log lines are in the order
+	// of the reports.
 	reporting sync.Mutex
 
 	// mu is never held during logging, so that reading the state does not wait for it.

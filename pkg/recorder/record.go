@@ -1,8 +1,10 @@
-// Package recorder streams records of evaluations and exposures out of the process. Record is one of them, in the
-// frame that consumers read. Sink is a bounded queue in front of a Transport, which supports one kind of broker.
+// Package recorder streams records of evaluations and exposures out of the process. Record is one
+// of them, in the frame that consumers read. Sink is a bounded queue in front of a Transport, which
+// supports one kind of broker.
 //
-// The caller of Sink.AsyncRecord never waits for a broker. Records that cannot be kept or delivered are dropped and
-// counted by reason, so that at any moment recorded = delivered + pending + dropped.
+// The caller of Sink.AsyncRecord never waits for a broker. Records that cannot be kept or delivered
+// are dropped and counted by reason, so that at any moment recorded = delivered + pending +
+// dropped.
 package recorder
 
 import (
@@ -26,12 +28,13 @@ type Framing struct {
 	RawJSON bool
 	// Key encrypts the payload in SealedFrame.
 	Key [KeySize]byte
-	// NoPlain and Sealed select the frames to build: Frame unless NoPlain, SealedFrame only if Sealed.
+	// NoPlain and Sealed select the frames to build: Frame unless NoPlain, SealedFrame only if
+	// Sealed.
 	NoPlain, Sealed bool
 }
 
-// NewKey converts a string to a key: a shorter string is padded with zero bytes, and a longer one is cut to KeySize
-// bytes.
+// NewKey converts a string to a key: a shorter string is padded with zero bytes, and a longer one
+// is cut to KeySize bytes.
 func NewKey(text string) (key [KeySize]byte) {
 	copy(key[:], text)
 	return key
@@ -42,8 +45,9 @@ type Payload interface {
 	MarshalPayload() ([]byte, error)
 }
 
-// Record is one evaluation or exposure, shared by one or more sinks. Its frames are built when the first sink calls
-// for one, outside the request, and kept until the last sink has released the record.
+// Record is one evaluation or exposure, shared by one or more sinks. Its frames are built when the
+// first sink calls for one, outside the request, and kept until the last sink has released the
+// record.
 type Record struct {
 	key     string
 	size    int
@@ -55,8 +59,9 @@ type Record struct {
 	err           error
 }
 
-// NewRecord returns a Record. The key, an entity ID, selects the partition. Size is the approximate memory in bytes
-// that the record keeps alive, which counts toward the limit of queues. The framing must not change afterward.
+// NewRecord returns a Record. The key, an entity ID, selects the partition. Size is the approximate
+// memory in bytes that the record keeps alive, which counts toward the limit of queues. The framing
+// must not change afterward.
 func NewRecord(key string, size int, framing *Framing, payload Payload) *Record {
 	return &Record{key: key, size: size, framing: framing, payload: payload}
 }
@@ -64,17 +69,17 @@ func NewRecord(key string, size int, framing *Framing, payload Payload) *Record 
 // Key returns the partition key of the record.
 func (r *Record) Key() string { return r.key }
 
-// Frame returns {"payload":"...","encrypted":false}, or {"payload":{...}} with Framing.RawJSON. Do not change it.
-// The error is permanent: the payload cannot be encoded as JSON.
+// Frame returns {"payload":"...","encrypted":false}, or {"payload":{...}} with Framing.RawJSON. Do
+// not change it. The error is permanent: the payload cannot be encoded as JSON.
 func (r *Record) Frame() ([]byte, error) {
 	r.once.Do(r.build)
 	return r.plain, r.err
 }
 
-// SealedFrame returns {"payload":"...","encrypted":true}: the payload encrypted and authenticated by NaCl's
-// secretbox under Framing.Key, with the nonce of 24 bytes in front of it, in base64. The payload is always a
-// string, because an encrypted one cannot be a JSON object. Do not change the frame. The errors are the errors of
-// Frame.
+// SealedFrame returns {"payload":"...","encrypted":true}: the payload encrypted and authenticated
+// by NaCl's secretbox under Framing.Key, with the nonce of 24 bytes in front of it, in base64. The
+// payload is always a string, because an encrypted one cannot be a JSON object. Do not change the
+// frame. The errors are the errors of Frame.
 func (r *Record) SealedFrame() ([]byte, error) {
 	r.once.Do(r.build)
 	return r.sealed, r.err
@@ -111,8 +116,8 @@ func plainFrame(payload []byte, rawJSON bool) []byte {
 	return append(frame, textEnd...)
 }
 
-// appendEscaped appends JSON as the contents of a JSON string. Compact JSON has no control characters, so only
-// quotes and backslashes need a backslash.
+// appendEscaped appends JSON as the contents of a JSON string. Compact JSON has no control
+// characters, so only quotes and backslashes need a backslash.
 func appendEscaped(dst, json []byte) []byte {
 	start := 0
 	for i, c := range json {

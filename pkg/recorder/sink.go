@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// DefaultSilence is a value of Options.Silence for services that respond to a request at once or not at all.
+// DefaultSilence is a value of Options.Silence for services that respond to a request at once or
+// not at all.
 const DefaultSilence = 5 * time.Second
 
 // The default limits of a queue.
@@ -23,16 +24,16 @@ const (
 )
 
 const (
-	// Delays between attempts double from the first to the longest. The longest is also the maximum time until a
-	// recorder notices that its broker is available again.
+	// Delays between attempts double from the first to the longest. The longest is also the maximum
+	// time until a recorder notices that its broker is available again.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 
 	// dropLogInterval is the minimum time between two log lines about dropped records.
 	dropLogInterval = time.Minute
 
-	// abandonGrace is how long Close waits for a Send whose context it has canceled, for the transport to close if
-	// its own context ends before that, and then again for the Send. If it takes longer, Close returns; the records
-	// of that Send stay pending.
+	// abandonGrace is how long Close waits for a Send whose context it has canceled, for the
+	// transport to close if its own context ends before that, and then again for the Send. If it
+	// takes longer, Close returns; the records of that Send stay pending.
 	abandonGrace = time.Second
 )
 
@@ -44,44 +45,48 @@ type Options struct {
 	Transport Transport
 	// Health is shared with the transport. Required.
 	Health *Health
-	// MaxRecords and MaxBytes limit the records of the sink, including those in flight. 0 means the defaults.
+	// MaxRecords and MaxBytes limit the records of the sink, including those in flight. 0 means the
+	// defaults.
 	MaxRecords int
 	MaxBytes   int64
-	// BatchRecords and BatchBytes limit one call of Send; a single record may exceed the bytes. Both must be
-	// positive.
+	// BatchRecords and BatchBytes limit one call of Send; a single record may exceed the bytes.
+	// Both must be positive.
 	BatchRecords int
 	BatchBytes   int64
-	// Linger is how long the first record of a batch may wait for others. 0 means that it does not wait.
+	// Linger is how long the first record of a batch may wait for others. 0 means that it does not
+	// wait.
 	Linger time.Duration
-	// Silence is how long a Send may wait without a delivery before the recorder is failing. 0 means that the
-	// transport reports this itself.
+	// Silence is how long a Send may wait without a delivery before the recorder is failing. 0
+	// means that the transport reports this itself.
 	Silence time.Duration
-	// Concurrency is the maximum number of concurrent calls of Send; 0 means 1. With 1, records are sent in the
-	// order of recording.
+	// Concurrency is the maximum number of concurrent calls of Send; 0 means 1. With 1, records are
+	// sent in the order of recording.
 	Concurrency int
 	// Logger should have the recorder's name. Required.
 	Logger *slog.Logger
 }
 
-// Stats has the statistics of one recorder. Recorded is always Delivered + Pending + all of Dropped.
+// Stats has the statistics of one recorder. Recorded is always Delivered + Pending + all of
+// Dropped.
 type Stats struct {
 	Name string
-	// State is the result of the last attempt, and Since is the time of the first attempt in a row with this
-	// result.
+	// State is the result of the last attempt, and Since is the time of the first attempt in a row
+	// with this result.
 	State State
 	Since time.Time
 	// LastError and LastErrorAt are from the last failed attempt; empty and zero if there was none.
 	LastError   string
 	LastErrorAt time.Time
-	// Recorded counts all calls of AsyncRecord, Delivered the records that the broker has confirmed.
+	// Recorded counts all calls of AsyncRecord, Delivered the records that the broker has
+	// confirmed.
 	Recorded, Delivered uint64
 	// Pending counts records that wait or are in flight; they take about PendingBytes.
 	Pending      int
 	PendingBytes int64
 	// Dropped counts dropped records by reason. It omits reasons with 0.
 	Dropped map[Reason]uint64
-	// Retried counts records that the sink sent again, once for each retry. It does not include retries by the
-	// clients of brokers.
+	// Retried counts records that the sink sent again, once for each retry. It does not include
+	// retries by the clients of brokers.
 	Retried uint64
 	// LastDelivery is the time of the last confirmation by the broker; zero if there was none.
 	LastDelivery time.Time
@@ -151,8 +156,8 @@ func NewSink(o Options) *Sink {
 	return s
 }
 
-// AsyncRecord queues a record, or drops and counts it. It does no I/O, never blocks, and is safe for concurrent
-// use.
+// AsyncRecord queues a record, or drops and counts it. It does no I/O, never blocks, and is safe
+// for concurrent use.
 func (s *Sink) AsyncRecord(r *Record) {
 	size := int64(r.size)
 	s.mu.Lock()
@@ -176,7 +181,8 @@ func (s *Sink) AsyncRecord(r *Record) {
 	s.mu.pendingBytes += size
 	s.mu.queuedBytes += size
 	s.mu.queue.push(r)
-	// The collector wakes by itself when the linger time is over, so it is only woken for other reasons.
+	// The collector wakes by itself when the linger time is over, so it is only woken for other
+	// reasons.
 	tell := s.mu.queue.len() == 1 || s.batchIsFullLocked()
 	s.mu.Unlock()
 	if tell {
@@ -188,7 +194,8 @@ func (s *Sink) batchIsFullLocked() bool {
 	return s.mu.queue.len() >= s.options.BatchRecords || s.mu.queuedBytes >= s.options.BatchBytes
 }
 
-// dropLocked logs the first drop, and then one per dropLogInterval, in another goroutine. It reads the clock only occasionally, because a full queue drops as fast as the server evaluates.
+// dropLocked logs the first drop, and then one per dropLogInterval, in another goroutine. It reads
+// the clock only occasionally, because a full queue drops as fast as the server evaluates.
 func (s *Sink) dropLocked(reason Reason, n uint64) {
 	const clockEvery = 1024 // drops
 	before := s.mu.droppedTotal
@@ -245,8 +252,8 @@ func (s *Sink) run() {
 	}
 }
 
-// probe logs and reports whether the broker can be reached, before the first record shows it. It ends when the
-// broker was reached, or when a delivery attempt has shown its state.
+// probe logs and reports whether the broker can be reached, before the first record shows it. It
+// ends when the broker was reached, or when a delivery attempt has shown its state.
 func (s *Sink) probe(p Prober) {
 	for pause := firstPause; !s.health.proven(); pause = min(2*pause, longestPause) {
 		err := p.Probe(s.ctx)
@@ -260,8 +267,8 @@ func (s *Sink) probe(p Prober) {
 	}
 }
 
-// sleep waits for a delay with jitter, so that many servers do not retry at the same moment, or until Close stops
-// waiting.
+// sleep waits for a delay with jitter, so that many servers do not retry at the same moment, or
+// until Close stops waiting.
 func (s *Sink) sleep(pause time.Duration) {
 	timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
 	defer timer.Stop()
@@ -271,7 +278,8 @@ func (s *Sink) sleep(pause time.Duration) {
 	}
 }
 
-// collect waits for a batch. It returns nil if the sink is closed and empty, or Close stops waiting.
+// collect waits for a batch. It returns nil if the sink is closed and empty, or Close stops
+// waiting.
 func (s *Sink) collect() []*Record {
 	var linger <-chan time.Time
 	waited := s.options.Linger <= 0
@@ -402,8 +410,8 @@ func (s *Sink) deliveredSince(t time.Time) bool {
 	return s.mu.lastDelivery.After(t)
 }
 
-// report passes the result of a Send to the health. If every record was dropped because of its contents, the result
-// does not depend on the broker.
+// report passes the result of a Send to the health. If every record was dropped because of its
+// contents, the result does not depend on the broker.
 func (s *Sink) report(errs []error) {
 	if errs == nil || slices.Contains(errs, nil) {
 		s.health.Succeeded()
@@ -420,7 +428,8 @@ func (s *Sink) report(errs []error) {
 	}
 }
 
-// enter adds the results of a Send to the statistics. It returns the records to send again, in the same order.
+// enter adds the results of a Send to the statistics. It returns the records to send again, in the
+// same order.
 func (s *Sink) enter(batch []*Record, errs []error) (left []*Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -454,8 +463,8 @@ func sizeOf(batch []*Record) int64 {
 	return bytes
 }
 
-// Flush sends without lingering, and waits until all records queued before the call are settled, or until ctx ends.
-// It then returns an error, and the records stay.
+// Flush sends without lingering, and waits until all records queued before the call are settled, or
+// until ctx ends. It then returns an error, and the records stay.
 func (s *Sink) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	target := s.mu.taken
@@ -498,8 +507,9 @@ func (s *Sink) trouble() error {
 	return errors.New(stats.LastError)
 }
 
-// Close accepts no more records, delivers the remaining ones until ctx ends, drops and counts the rest, and closes
-// the transport. The error has the number of dropped records. Further calls return the result of the first one.
+// Close accepts no more records, delivers the remaining ones until ctx ends, drops and counts the
+// rest, and closes the transport. The error has the number of dropped records. Further calls return
+// the result of the first one.
 func (s *Sink) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() { s.closeErr = s.close(ctx) })
 	return s.closeErr

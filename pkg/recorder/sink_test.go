@@ -713,7 +713,8 @@ func TestABrokerThatIsDownAtStartIsKnownBeforeTheFirstRecord(t *testing.T) {
 	})
 }
 
-// A broker that can be reached but does not take records, such as one that this server may not write to, is no broker that works.
+// A broker that can be reached but does not take records, such as one that this server may not
+// write to, is no broker that works.
 func TestAnAttemptToDeliverSaysMoreThanAProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -759,7 +760,8 @@ func TestAProbeThatHangsHoldsUpNothing(t *testing.T) {
 	})
 }
 
-// Under the race detector: many recorders, a broker that fails now and then, flushes and a Close in between.
+// Under the race detector: many recorders, a broker that fails now and then, flushes and a Close in
+// between.
 func TestCountsAddUpUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	s, b, _ := setup(t, func(o *Options) { o.Concurrency = 4; o.MaxRecords = 500 })

@@ -9,21 +9,22 @@ import (
 
 // Transport supports one kind of broker. A Sink calls it.
 type Transport interface {
-	// Send delivers a batch, which is never empty, and waits for the response. It returns nil if everything was
-	// delivered, else one entry for each record, which is nil for a delivered one. A record with an error from Drop
-	// is dropped; a record with any other error is sent again. Send must return soon after ctx ends. It may be
-	// called concurrently, up to Options.Concurrency.
+	// Send delivers a batch, which is never empty, and waits for the response. It returns nil if
+	// everything was delivered, else one entry for each record, which is nil for a delivered one. A
+	// record with an error from Drop is dropped; a record with any other error is sent again. Send
+	// must return soon after ctx ends. It may be called concurrently, up to Options.Concurrency.
 	Send(ctx context.Context, batch []*Record) []error
-	// Close releases the transport's resources. It is called once, when no Send is running, or after a Send that
-	// did not return in time.
+	// Close releases the transport's resources. It is called once, when no Send is running, or
+	// after a Send that did not return in time.
 	Close() error
 }
 
-// Prober is a Transport that can check whether its broker is reachable before there is anything to send.
+// Prober is a Transport that can check whether its broker is reachable before there is anything to
+// send.
 type Prober interface {
-	// Probe returns why nothing could be delivered now, or nil if no problem is known. It requires no more
-	// permissions than Send: a broker that denies the request is reachable. It has its own timeout, and returns
-	// soon after ctx ends. It may run concurrently with Send.
+	// Probe returns why nothing could be delivered now, or nil if no problem is known. It requires
+	// no more permissions than Send: a broker that denies the request is reachable. It has its own
+	// timeout, and returns soon after ctx ends. It may run concurrently with Send.
 	Probe(ctx context.Context) error
 }
 
@@ -82,9 +83,9 @@ func FailAll(n int, err error) []error {
 	return errs
 }
 
-// Isolate finds the records that make a broker reject whole requests. It sends the rejected records of a batch
-// again in halves, in the same order, until each half is accepted or has one record. It writes the results to errs,
-// which has the results so far.
+// Isolate finds the records that make a broker reject whole requests. It sends the rejected records
+// of a batch again in halves, in the same order, until each half is accepted or has one record. It
+// writes the results to errs, which has the results so far.
 func Isolate(batch []*Record, errs []error, refused func(error) bool, send func([]*Record) []error) {
 	var indices []int
 	for i, err := range errs {

@@ -9,22 +9,23 @@ import (
 	"time"
 )
 
-// AccessLog logs exchanges at level info. It does not log queries or headers, which may have personal data and
-// credentials.
+// AccessLog logs exchanges at level info. It does not log queries or headers, which may have
+// personal data and credentials.
 type AccessLog struct {
 	// Logger receives the lines. Required.
 	Logger *slog.Logger
 	// Exclude lists paths that are not logged.
 	Exclude []string
-	// Lines is the writer of Logger's handler if that handler is a plain slog.JSONHandler (with JSON) or
-	// slog.TextHandler. Most lines are then written to it without the handler, in the same format at a quarter of
-	// the cost. It must support concurrent calls. If nil, all lines go through Logger.
+	// Lines is the writer of Logger's handler if that handler is a plain slog.JSONHandler (with
+	// JSON) or slog.TextHandler. Most lines are then written to it without the handler, in the same
+	// format at a quarter of the cost. It must support concurrent calls. If nil, all lines go
+	// through Logger.
 	Lines io.Writer
 	JSON  bool
 }
 
-// maxFastText is the longest string in a line that is written without the handler, which may shorten longer
-// strings.
+// maxFastText is the longest string in a line that is written without the handler, which may
+// shorten longer strings.
 const maxFastText = 256
 
 // Observer returns an Observer that logs each exchange.
@@ -70,7 +71,8 @@ func (l AccessLog) log(e *Exchange, id string) {
 	if e.Aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	// The source position is omitted, because it is not needed and logger.LogAttrs would look it up.
+	// The source position is omitted, because it is not needed and logger.LogAttrs would look it
+	// up.
 	record := slog.NewRecord(e.Start.Add(e.Duration), slog.LevelInfo, "request", 0)
 	record.AddAttrs(attrs...)
 	_ = l.Logger.Handler().Handle(r.Context(), record) // as in slog

@@ -11,12 +11,14 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// maxActorBytes limits what a request can store in createdBy and updatedBy. An email address has at most 254 bytes.
+// maxActorBytes limits what a request can store in createdBy and updatedBy. An email address has at
+// most 254 bytes.
 const maxActorBytes = 254
 
-// Actor returns a function that returns the user who sent a request, for createdBy and updatedBy. The first of
-// these that is turned on is used: the token of access control (nil: off), the header, the cookie. The header and
-// the cookie are not verified; a proxy in front of the server must set them.
+// Actor returns a function that returns the user who sent a request, for createdBy and updatedBy.
+// The first of these that is turned on is used: the token of access control (nil: off), the header,
+// the cookie. The header and the cookie are not verified; a proxy in front of the server must set
+// them.
 func Actor(access *JWTAuth, header config.HeaderAuth, cookie config.CookieAuth) func(*http.Request) string {
 	switch {
 	case access != nil:
@@ -44,8 +46,8 @@ func Actor(access *JWTAuth, header config.HeaderAuth, cookie config.CookieAuth) 
 	}
 }
 
-// actorName makes a name valid for any database and any page: valid UTF-8, without unprintable characters, at most
-// maxActorBytes long.
+// actorName makes a name valid for any database and any page: valid UTF-8, without unprintable
+// characters, at most maxActorBytes long.
 func actorName(name string) string {
 	name = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {

@@ -17,7 +17,8 @@ type BasicAuth struct {
 
 const basicChallenge = `Basic realm="flagr", charset="UTF-8"`
 
-// NewBasicAuth returns a BasicAuth. Entries of the lists of open paths may begin with the web prefix.
+// NewBasicAuth returns a BasicAuth. Entries of the lists of open paths may begin with the web
+// prefix.
 func NewBasicAuth(o config.BasicAuth, webPrefix string, logger *slog.Logger) *BasicAuth {
 	b := &BasicAuth{
 		open:     newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
@@ -42,13 +43,14 @@ func (b *BasicAuth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Check reports whether a request has the user name and the password or, with open, is for an open path. The
-// challenge is the value of WWW-Authenticate in a rejection.
+// Check reports whether a request has the user name and the password or, with open, is for an open
+// path. The challenge is the value of WWW-Authenticate in a rejection.
 func (b *BasicAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
 	return basicChallenge, open && b.open.contain(r.URL) || b.knows(r)
 }
 
-// knows compares checksums, and always both, so that its duration does not reveal a length or which one was right.
+// knows compares checksums, and always both, so that its duration does not reveal a length or which
+// one was right.
 func (b *BasicAuth) knows(r *http.Request) bool {
 	username, password, ok := r.BasicAuth()
 	u, p := sha256.Sum256([]byte(username)), sha256.Sum256([]byte(password))

@@ -10,7 +10,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// CORSBelow are headers of the requests below a path, in addition to those that the configuration lists.
+// CORSBelow are headers of the requests below a path, in addition to those that the configuration
+// lists.
 type CORSBelow struct {
 	// Path is the prefix of the paths of these requests, as clients see them.
 	Path string
@@ -18,8 +19,8 @@ type CORSBelow struct {
 	AllowedHeaders, ExposedHeaders []string
 }
 
-// CORS answers preflight requests and adds the headers that let web pages of other origins read responses. Requests
-// without an origin cost one header.
+// CORS answers preflight requests and adds the headers that let web pages of other origins read
+// responses. Requests without an origin cost one header.
 func CORS(o config.CORS, below CORSBelow, next http.Handler) http.Handler {
 	others := newCORS(o, next)
 	o.AllowedHeaders = slices.Concat(o.AllowedHeaders, below.AllowedHeaders)

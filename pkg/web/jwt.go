@@ -27,8 +27,8 @@ func NewJWTAuth(o config.JWTAuth, webPrefix string, logger *slog.Logger) (*JWTAu
 	j := &JWTAuth{
 		options: o,
 		open:    newOpenPaths(o.WhitelistPaths, o.ExactWhitelistPaths, webPrefix),
-		// The accepted method depends on the key, not on the token. A token with another method, or none, is
-		// rejected before its signature is checked.
+		// The accepted method depends on the key, not on the token. A token with another method, or
+		// none, is rejected before its signature is checked.
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{o.SigningMethod})),
 		logger: logger,
 	}
@@ -67,8 +67,8 @@ func (j *JWTAuth) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Check reports whether a request has a valid token or, with open, is for an open path. The challenge is the value
-// of WWW-Authenticate in a rejection.
+// Check reports whether a request has a valid token or, with open, is for an open path. The
+// challenge is the value of WWW-Authenticate in a rejection.
 func (j *JWTAuth) Check(r *http.Request, open bool) (challenge string, ok bool) {
 	if open && j.open.contain(r.URL) {
 		return "", true
@@ -77,8 +77,8 @@ func (j *JWTAuth) Check(r *http.Request, open bool) (challenge string, ok bool) 
 	return challengeFor(err), err == nil
 }
 
-// User returns the user who sent the request: the claim of a valid token, or an empty string. It verifies the token
-// again, which only requests that change something pay for.
+// User returns the user who sent the request: the claim of a valid token, or an empty string. It
+// verifies the token again, which only requests that change something pay for.
 func (j *JWTAuth) User(r *http.Request) string {
 	claims, err := j.claims(r)
 	if err != nil {
@@ -89,7 +89,8 @@ func (j *JWTAuth) User(r *http.Request) string {
 
 var errNoToken = errors.New("no token")
 
-// claims returns the claims of the request's token. The error is errNoToken if the request has no token.
+// claims returns the claims of the request's token. The error is errNoToken if the request has no
+// token.
 func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	text := bearer(r)
 	if text == "" {
@@ -120,7 +121,8 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	return claims, nil
 }
 
-// bearer returns the token of the Authorization header, or an empty string if the header has another scheme.
+// bearer returns the token of the Authorization header, or an empty string if the header has
+// another scheme.
 func bearer(r *http.Request) string {
 	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
@@ -129,8 +131,8 @@ func bearer(r *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// refuse responds to a request without a valid token. The response is always the same. The reason is only logged,
-// if the log is on.
+// refuse responds to a request without a valid token. The response is always the same. The reason
+// is only logged, if the log is on.
 func (j *JWTAuth) refuse(rw http.ResponseWriter, r *http.Request, err error) {
 	if j.options.Debug {
 		j.logger.Info("request refused", "method", r.Method, "path", r.URL.Path, "reason", err)

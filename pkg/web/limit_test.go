@@ -17,7 +17,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// TestLimitBodyTakesNoBodyForARequest sends bodies that contain requests to a handler that reads only the beginning.
+// TestLimitBodyTakesNoBodyForARequest sends bodies that contain requests to a handler that reads
+// only the beginning.
 func TestLimitBodyTakesNoBodyForARequest(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(web.LimitBody(1<<20, nil, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

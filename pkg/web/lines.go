@@ -14,8 +14,9 @@ const (
 	lineBytes = 64 << 10
 )
 
-// LineBuffer writes lines in batches, because a write costs as much as the rest of an access log line. If the
-// process is killed, the lines of the last 100 ms are lost, so it is not for warnings and errors.
+// LineBuffer writes lines in batches, because a write costs as much as the rest of an access log
+// line. If the process is killed, the lines of the last 100 ms are lost, so it is not for warnings
+// and errors.
 type LineBuffer struct {
 	mu struct {
 		sync.Mutex
@@ -32,7 +33,8 @@ func NewLineBuffer(out io.Writer) *LineBuffer {
 	return b
 }
 
-// Write accepts whole lines. It never returns an error, because callers cannot handle a failing access log.
+// Write accepts whole lines. It never returns an error, because callers cannot handle a failing
+// access log.
 func (b *LineBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

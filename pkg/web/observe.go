@@ -8,11 +8,12 @@ import (
 
 // Exchange is a request and its outcome, for metrics and logs.
 type Exchange struct {
-	// Request is the request as it arrived. The path of its URL still has the web prefix. Its Pattern is the
-	// template of the route that handled it, such as /api/v1/flags/{flagID}, without the prefix; empty if no route
-	// did.
+	// Request is the request as it arrived. The path of its URL still has the web prefix. Its
+	// Pattern is the template of the route that handled it, such as /api/v1/flags/{flagID}, without
+	// the prefix; empty if no route did.
 	Request *http.Request
-	// Start is the time at which the request reached the server's handlers, with the monotonic clock for Duration.
+	// Start is the time at which the request reached the server's handlers, with the monotonic
+	// clock for Duration.
 	Start time.Time
 	// Status is the status of the response, or 200 if the handler set none.
 	Status int
@@ -26,11 +27,11 @@ type Exchange struct {
 	Aborted bool
 }
 
-// Observe calls each observer for each exchange, after the response is written. It costs one small allocation and
-// two clock reads. Without observers it returns next.
+// Observe calls each observer for each exchange, after the response is written. It costs one small
+// allocation and two clock reads. Without observers it returns next.
 //
-// Middleware between Observe and the router must pass on the same request, or copy the Pattern of its own request
-// back. Otherwise routes have no names here.
+// Middleware between Observe and the router must pass on the same request, or copy the Pattern of
+// its own request back. Otherwise routes have no names here.
 func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 	if len(observers) == 0 {
 		return next
@@ -52,8 +53,8 @@ func Observe(observers []func(*Exchange), next http.Handler) http.Handler {
 	})
 }
 
-// NoteAPIKey stores the name of a request's API key in its Exchange. The writer is the request's writer, wrapped or
-// not.
+// NoteAPIKey stores the name of a request's API key in its Exchange. The writer is the request's
+// writer, wrapped or not.
 func NoteAPIKey(rw http.ResponseWriter, name string) {
 	for {
 		if o, ok := rw.(*observedWriter); ok {
@@ -68,8 +69,8 @@ func NoteAPIKey(rw http.ResponseWriter, name string) {
 	}
 }
 
-// NameRoutes wraps the generated API. The API's router sets the request's Pattern to a route's template, but with
-// the base path twice. NameRoutes removes one.
+// NameRoutes wraps the generated API. The API's router sets the request's Pattern to a route's
+// template, but with the base path twice. NameRoutes removes one.
 func NameRoutes(basePath string, api http.Handler) http.Handler {
 	twice := basePath + basePath + "/"
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

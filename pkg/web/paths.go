@@ -9,16 +9,17 @@ import (
 
 // openPaths are the paths that need no login.
 //
-// A path has several spellings, and the handlers behind this check do not decode all of them alike. The generated
-// router cleans the path with its escapes, the documentation pages clean the decoded path, and the profiler uses
-// the decoded path unchanged. So a request is open only if it is open in both readings. A path that some handler
-// treats as a closed one needs a login, however it is written.
+// A path has several spellings, and the handlers behind this check do not decode all of them alike.
+// The generated router cleans the path with its escapes, the documentation pages clean the decoded
+// path, and the profiler uses the decoded path unchanged. So a request is open only if it is open
+// in both readings. A path that some handler treats as a closed one needs a login, however it is
+// written.
 type openPaths struct {
 	decoded, escaped pathList
 }
 
-// newOpenPaths builds the list from path prefixes, which are compared as strings, and exact paths. Each may begin
-// with the web prefix or not.
+// newOpenPaths builds the list from path prefixes, which are compared as strings, and exact paths.
+// Each may begin with the web prefix or not.
 func newOpenPaths(prefixes, exact []string, webPrefix string) openPaths {
 	var o openPaths
 	add := func(entries []string, decoded, escaped *[]string) {
@@ -70,8 +71,8 @@ func cleanPath(p string) string {
 	return path.Clean(p)
 }
 
-// cleanEntry is cleanPath for an entry of a list. It keeps a trailing slash, which means that only paths below are
-// open.
+// cleanEntry is cleanPath for an entry of a list. It keeps a trailing slash, which means that only
+// paths below are open.
 func cleanEntry(entry string) string {
 	cleaned := cleanPath(entry)
 	if strings.HasSuffix(entry, "/") && cleaned != "/" {

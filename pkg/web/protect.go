@@ -12,9 +12,10 @@ import (
 // noSniff is shared by all responses; see http.Header.
 var noSniff = []string{"nosniff"}
 
-// Protect prevents browsers from misusing the server. Browsers do not guess another type for a response. A POST
-// from a page of another origin must have a type that requires a preflight request, such as JSON, because browsers
-// send forms and plain text without one, and with the user's cookies. The paths in except accept other types.
+// Protect prevents browsers from misusing the server. Browsers do not guess another type for a
+// response. A POST from a page of another origin must have a type that requires a preflight
+// request, such as JSON, because browsers send forms and plain text without one, and with the
+// user's cookies. The paths in except accept other types.
 func Protect(except []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header()["X-Content-Type-Options"] = noSniff
@@ -47,7 +48,8 @@ func isJSON(contentType string) bool {
 	return err == nil && (kind == "application/json" || kind == "application/x-ndjson")
 }
 
-// ProtectPage adds the policies of a page: it cannot be shown in a frame, and it loads only what sources allow.
+// ProtectPage adds the policies of a page: it cannot be shown in a frame, and it loads only what
+// sources allow.
 func ProtectPage(sources string, next http.Handler) http.Handler {
 	policy := []string{sources + "; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"}
 	deny := []string{"DENY"}

@@ -1,5 +1,5 @@
-// Package web is the middleware between the listener and the generated API. It applies to requests of every
-// operation.
+// Package web is the middleware between the listener and the generated API. It applies to requests
+// of every operation.
 package web
 
 import (
@@ -10,10 +10,11 @@ import (
 	"runtime/debug"
 )
 
-// Recover responds with 500 if a handler panics, and logs the panic with its stack. The response does not have the
-// cause. If the response has begun, Recover closes the connection instead, so that no client takes half a response
-// for a complete one. It does the same, without logging, when a handler aborts with http.ErrAbortHandler, and when
-// a handler panics because it could not write to a client that disconnected. Runtime errors are always logged.
+// Recover responds with 500 if a handler panics, and logs the panic with its stack. The response
+// does not have the cause. If the response has begun, Recover closes the connection instead, so
+// that no client takes half a response for a complete one. It does the same, without logging, when
+// a handler aborts with http.ErrAbortHandler, and when a handler panics because it could not write
+// to a client that disconnected. Runtime errors are always logged.
 func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		tracked := &trackedWriter{ResponseWriter: rw}

@@ -13,11 +13,13 @@ const pprofPath = "/debug/pprof"
 
 // Routes assigns paths to handlers.
 type Routes struct {
-	// Prefix is the prefix of every path of API. It is removed before API sees a request. It may be empty.
+	// Prefix is the prefix of every path of API. It is removed before API sees a request. It may be
+	// empty.
 	Prefix string
 	// API serves everything that swagger.yaml describes. Required.
 	API http.Handler
-	// OFREP serves the paths that begin with OFREPRoot, behind Prefix like the API. If nil, API serves these paths.
+	// OFREP serves the paths that begin with OFREPRoot, behind Prefix like the API. If nil, API
+	// serves these paths.
 	OFREP     http.Handler
 	OFREPRoot string
 	// Metrics serves MetricsPath, which has no prefix. If nil, metrics are not served.
@@ -27,8 +29,8 @@ type Routes struct {
 	Pprof http.Handler
 }
 
-// Handler returns the router. Unmatched paths return 404. A request for the API is copied only if there is a
-// prefix.
+// Handler returns the router. Unmatched paths return 404. A request for the API is copied only if
+// there is a prefix.
 func (o Routes) Handler() http.Handler {
 	api := o.API
 	if o.OFREP != nil {
@@ -60,7 +62,8 @@ func (o Routes) Handler() http.Handler {
 	})
 }
 
-// CleanPrefix normalizes a web prefix: it is empty, or begins with a slash and does not end with one.
+// CleanPrefix normalizes a web prefix: it is empty, or begins with a slash and does not end with
+// one.
 func CleanPrefix(prefix string) string {
 	if prefix == "" {
 		return ""
@@ -71,8 +74,8 @@ func CleanPrefix(prefix string) string {
 	return prefix
 }
 
-// stripPrefix is http.StripPrefix for whole segments, with the API's own 404. The rest of the path is passed on
-// unchanged, so that access control and routing see the same path.
+// stripPrefix is http.StripPrefix for whole segments, with the API's own 404. The rest of the path
+// is passed on unchanged, so that access control and routing see the same path.
 func stripPrefix(prefix string, next http.Handler) http.Handler {
 	escapedPrefix := (&url.URL{Path: prefix}).EscapedPath()
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,6 @@
-// Package datarwriter delivers evaluation logs to a Datar store in the same process, with the same checks of rows
-// as the HTTP endpoint. The queries of a datar.Engine over that store count the delivered evaluations.
+// Package datarwriter delivers evaluation logs to a Datar store in the same process, with the same
+// checks of rows as the HTTP endpoint. The queries of a datar.Engine over that store count the
+// delivered evaluations.
 package datarwriter
 
 import (
@@ -13,9 +14,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// Writer is an evallog.Writer over a Datar store. Each batch is applied once, because the store keeps the last
-// sequence number of each writer. Refused rows are dropped with the reasons of package ingest, such as
-// FLAG_NOT_FOUND, or REFUSED if the database itself rejects them.
+// Writer is an evallog.Writer over a Datar store. Each batch is applied once, because the store
+// keeps the last sequence number of each writer. Refused rows are dropped with the reasons of
+// package ingest, such as FLAG_NOT_FOUND, or REFUSED if the database itself rejects them.
 type Writer struct {
 	ingester ingest.Ingester
 }

@@ -133,7 +133,8 @@ func TestCountsReachTheStore(t *testing.T) {
 	}
 }
 
-// TestOutcomesReachTheStore counts what Datar keeps beside the assignment, and what it derives where a caller says nothing.
+// TestOutcomesReachTheStore counts what Datar keeps beside the assignment, and what it derives
+// where a caller says nothing.
 func TestOutcomesReachTheStore(t *testing.T) {
 	t.Parallel()
 	store := &memstore.Store{}

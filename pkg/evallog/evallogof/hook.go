@@ -20,7 +20,8 @@ import (
 const (
 	// DefaultAllocationKey is the default of HookOptions.AllocationKey.
 	DefaultAllocationKey = "segmentID"
-	// VersionKey is the metadata entry with the version of the flag: for Flagr the ID of its snapshot.
+	// VersionKey is the metadata entry with the version of the flag: for Flagr the ID of its
+	// snapshot.
 	VersionKey = "version"
 )
 
@@ -31,14 +32,15 @@ type Recorder interface {
 
 // HookOptions configure a Hook. The zero value is a good default.
 type HookOptions struct {
-	// AllocationKey is the entry of the flag metadata that identifies what assigned the variant, a string or a
-	// whole number: for Flagr the ID of the segment. Empty means DefaultAllocationKey.
+	// AllocationKey is the entry of the flag metadata that identifies what assigned the variant, a
+	// string or a whole number: for Flagr the ID of the segment. Empty means DefaultAllocationKey.
 	AllocationKey string
 }
 
-// Hook counts evaluations in the finally stage, where it sees matches, defaults and errors, including evaluations
-// before the provider is ready. It ignores the context of an evaluation, because an evaluation counts even if it
-// was canceled. It only misses evaluations of keys that are not valid UTF-8, for which the SDK calls no hooks.
+// Hook counts evaluations in the finally stage, where it sees matches, defaults and errors,
+// including evaluations before the provider is ready. It ignores the context of an evaluation,
+// because an evaluation counts even if it was canceled. It only misses evaluations of keys that are
+// not valid UTF-8, for which the SDK calls no hooks.
 type Hook struct {
 	openfeature.UnimplementedHook
 	recorder   Recorder
@@ -47,9 +49,9 @@ type Hook struct {
 
 var _ openfeature.Hook = (*Hook)(nil)
 
-// NewHook returns a hook that counts with the recorder. If the recorder is nil, or a nil *evallog.Engine, the hook
-// counts nothing and NewHook logs a warning to slog.Default(): a program without an engine can still evaluate its
-// flags.
+// NewHook returns a hook that counts with the recorder. If the recorder is nil, or a nil
+// *evallog.Engine, the hook counts nothing and NewHook logs a warning to slog.Default(): a program
+// without an engine can still evaluate its flags.
 func NewHook(recorder Recorder, options HookOptions) *Hook {
 	if engine, ok := recorder.(*evallog.Engine); recorder == nil || ok && engine == nil {
 		slog.Warn("evallogof: the recorder is nil, so evaluations are not counted")
@@ -67,8 +69,8 @@ type nothing struct{}
 
 func (nothing) Record(evallog.Evaluation) {}
 
-// Finally counts the evaluation. Its outcome is known if there is a variant, an error, or the reason DISABLED. A
-// default has several possible causes, so the receiver determines its outcome.
+// Finally counts the evaluation. Its outcome is known if there is a variant, an error, or the
+// reason DISABLED. A default has several possible causes, so the receiver determines its outcome.
 func (h *Hook) Finally(_ context.Context, evaluated openfeature.HookContext, details openfeature.InterfaceEvaluationDetails, _ openfeature.HookHints) {
 	h.recorder.Record(evallog.Evaluation{
 		Key: evallog.Key{

@@ -22,7 +22,8 @@ type fixture struct {
 	client *openfeature.Client
 }
 
-// flags are those of the in-memory provider, which says of segmented that segment 10 assigned the variant.
+// flags are those of the in-memory provider, which says of segmented that segment 10 assigned the
+// variant.
 func flags() map[string]memprovider.InMemoryFlag {
 	segmented := func(flag memprovider.InMemoryFlag, flat openfeature.FlattenedContext) (any, openfeature.ProviderResolutionDetail) {
 		return flag.Variants["on"], openfeature.ProviderResolutionDetail{

@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// Writer keeps the batches that it receives. The zero value accepts all of them at once. Its methods are safe for
-// concurrent use, even while an engine writes.
+// Writer keeps the batches that it receives. The zero value accepts all of them at once. Its
+// methods are safe for concurrent use, even while an engine writes.
 type Writer struct {
 	mu struct {
 		sync.Mutex
@@ -32,8 +32,9 @@ func (w *Writer) Delay(d time.Duration) {
 	w.mu.delay = d
 }
 
-// Fail makes Write return the result of the function. Its arguments are the number of the attempt, from 1 over all
-// batches, and the batch. A batch with an error is not delivered, unless the error is, or wraps, a
+// Fail makes Write return the result of the function. Its arguments are the number of the attempt,
+// from 1 over all batches, and the batch. A batch with an error is not delivered, unless the error
+// is, or wraps, a
 // *evallog.RefusedError. Nil removes the function.
 // that.
 func (w *Writer) Fail(fail func(attempt int, batch evallog.Batch) error) {

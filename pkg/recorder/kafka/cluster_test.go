@@ -14,10 +14,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// The tests of this file need three brokers of Apache Kafka, of which the first is also the controller, and take minutes: make
-// streams. They are not parallel: each does to the brokers what others would suffer from.
+// The tests of this file need three brokers of Apache Kafka, of which the first is also the
+// controller, and take minutes: make streams. They are not parallel: each does to the brokers what
+// others would suffer from.
 
-// replicated is a topic of three partitions with a replica on each broker, of which two must be in sync.
+// replicated is a topic of three partitions with a replica on each broker, of which two must be in
+// sync.
 type replicated struct {
 	administrator
 	brokers []string
@@ -56,7 +58,8 @@ func newReplicated(t *testing.T) replicated {
 	return r
 }
 
-// replicas gives the brokers of a partition, the one to lead it first. Each shift makes another one the leader.
+// replicas gives the brokers of a partition, the one to lead it first. Each shift makes another one
+// the leader.
 func replicas(partition, shift int32) []int32 {
 	ids := make([]int32, 3)
 	for i := range ids {
@@ -91,7 +94,8 @@ func (r replicated) partitions() []kmsg.MetadataResponseTopicPartition {
 	return response.Topics[0].Partitions
 }
 
-// awaitReplicas waits until all replicas are in sync, and lead what they are to lead if the topic is new.
+// awaitReplicas waits until all replicas are in sync, and lead what they are to lead if the topic
+// is new.
 func (r replicated) awaitReplicas() {
 	r.t.Helper()
 	wait(r.t, "all replicas to be in sync", func() bool {

@@ -35,12 +35,12 @@ type fault struct {
 	loses      recorder.Reason
 }
 
-// patience is an Options.Silence of a recorder whose state must not change. On a busy machine acknowledgements may stay out for
-// longer than a recorder allows by default.
+// patience is an Options.Silence of a recorder whose state must not change. On a busy machine
+// acknowledgements may stay out for longer than a recorder allows by default.
 const patience = time.Minute
 
-// strike lets a fault begin and end while a recorder is under load, checks what can be seen of it from outside, and returns how
-// many records there were. It leaves the recorder closed.
+// strike lets a fault begin and end while a recorder is under load, checks what can be seen of it
+// from outside, and returns how many records there were. It leaves the recorder closed.
 func (ft fault) strike(t *testing.T, f *fixture) int {
 	t.Helper()
 	state := func() string { return fmt.Sprintf("%+v\n%s", f.Stats(), f.log) }
@@ -104,7 +104,8 @@ func arrived(t *testing.T, brokers []string, topic string, n int, promised bool)
 
 func idempotent(o *Options) { o.RequiredAcks, o.Idempotent = -1, true }
 
-// until starts a cluster that a fault ends, unlike cluster, at an address that it does not lose to others meanwhile.
+// until starts a cluster that a fault ends, unlike cluster, at an address that it does not lose to
+// others meanwhile.
 func until(t *testing.T, address string, opts ...kfake.Opt) *kfake.Cluster {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{at(address), kfake.NumBrokers(1), kfake.SeedTopics(3, topic)}, opts...)...)
@@ -140,7 +141,8 @@ func TestALeaderThatMoves(t *testing.T) {
 	}
 }
 
-// A broker without data takes the place of another one: another cluster, other IDs of topics and producers.
+// A broker without data takes the place of another one: another cluster, other IDs of topics and
+// producers.
 func TestABrokerThatIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Options){"idempotent": idempotent, "acks 1": nil} {
@@ -247,7 +249,8 @@ func TestCredentialsThatAreRefusedForAWhile(t *testing.T) {
 	}.strike(t, f)
 }
 
-// The broker gets a certificate of another authority and demands one from its clients. The client's files follow.
+// The broker gets a certificate of another authority and demands one from its clients. The client's
+// files follow.
 func TestACertificateThatIsRenewed(t *testing.T) {
 	t.Parallel()
 	address := testaddress.Unused(t)
@@ -367,7 +370,8 @@ func (a administrator) ends(topic string, partitions int) []int64 {
 	return ends
 }
 
-// The tests from here on are not parallel: they do to the broker what other tests would suffer from.
+// The tests from here on are not parallel: they do to the broker what other tests would suffer
+// from.
 
 func TestApacheKafkaEnforcesAQuota(t *testing.T) {
 	address := realBroker(t)
@@ -395,8 +399,8 @@ func TestApacheKafkaEnforcesAQuota(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { quota(true)(t) }) // a second time, or if the test has failed
-	// Slower, but no outage. How long the broker makes the client wait depends on how much it has sent before: up to the whole
-	// window of a quota, 11 s.
+	// Slower, but no outage. How long the broker makes the client wait depends on how much it has
+	// sent before: up to the whole window of a quota, 11 s.
 	fault{begin: quota(false), end: quota(true), lasts: 3 * time.Second, unnoticed: true}.strike(t, f)
 	arrived(t, []string{address}, topic, int(f.Stats().Delivered), false)
 }

@@ -48,8 +48,9 @@ const (
 	Murmur2 = "murmur2"
 )
 
-// NoMaxVersion is the version without a limit: the client uses the newest protocol that the brokers support. It is
-// the default of the version variable, because such old brokers are no longer in use.
+// NoMaxVersion is the version without a limit: the client uses the newest protocol that the brokers
+// support. It is the default of the version variable, because such old brokers are no longer in
+// use.
 const NoMaxVersion = "0.8.2.0"
 
 // newestMajor is the first part of the newest version of Kafka.
@@ -64,11 +65,12 @@ const (
 	dialTimeout = 10 * time.Second
 	// clientLinger lets the client batch the records that one call of Send passes one by one.
 	clientLinger = 5 * time.Millisecond
-	// metadataMinAge is the minimum time between two requests for the leaders of partitions, which the client makes
-	// before a retry. The client's default of 5 s would be as long as a complete change of leaders.
+	// metadataMinAge is the minimum time between two requests for the leaders of partitions, which
+	// the client makes before a retry. The client's default of 5 s would be as long as a complete
+	// change of leaders.
 	metadataMinAge = 500 * time.Millisecond
-	// metadataMaxAge is the maximum time until added partitions, or a recreated topic, are noticed while nothing
-	// fails.
+	// metadataMaxAge is the maximum time until added partitions, or a recreated topic, are noticed
+	// while nothing fails.
 	metadataMaxAge = 15 * time.Second
 	// nameMetadata is the newest version of metadata requests without topic IDs in their responses.
 	nameMetadata = 9
@@ -84,18 +86,20 @@ type Options struct {
 	// Brokers are the initial addresses as host:port; without a host, this machine.
 	Brokers []string
 	Topic   string
-	// Version is the newest protocol version to use, such as 2.8.0; "" or NoMaxVersion means the newest.
+	// Version is the newest protocol version to use, such as 2.8.0; "" or NoMaxVersion means the
+	// newest.
 	Version string
 	// Compression is 0 none, 1 gzip, 2 snappy, 3 lz4 or 4 zstd.
 	Compression int8
-	// RequiredAcks is which replicas must confirm a record: 0 none, 1 the leader, -1 all in sync. Idempotent
-	// requires -1.
+	// RequiredAcks is which replicas must confirm a record: 0 none, 1 the leader, -1 all in sync.
+	// Idempotent requires -1.
 	RequiredAcks int
 	Idempotent   bool
-	// RetryMax is the maximum number of retries of a record after retriable error responses. While no broker can be
-	// reached, retries continue.
+	// RetryMax is the maximum number of retries of a record after retriable error responses. While
+	// no broker can be reached, retries continue.
 	RetryMax int
-	// MaxOpenRequests is the maximum number of requests in flight to one broker; Idempotent has its own limits.
+	// MaxOpenRequests is the maximum number of requests in flight to one broker; Idempotent has its
+	// own limits.
 	MaxOpenRequests int
 	// TLS is from NewTLS; nil means no TLS.
 	TLS *TLS
@@ -109,7 +113,8 @@ type Options struct {
 	Partitioner string
 	// Sealed sends encrypted frames.
 	Sealed bool
-	// Silence is how long a batch may wait without any acknowledgment before the recorder is failing. 0 means 4 s.
+	// Silence is how long a batch may wait without any acknowledgment before the recorder is
+	// failing. 0 means 4 s.
 	Silence time.Duration
 	// Verbose logs the client's messages to Logger, at level debug.
 	Verbose bool
@@ -248,7 +253,8 @@ func seeds(brokers []string) ([]string, error) {
 	return completed, nil
 }
 
-// versionsOf returns the newest requests to use; nil means no limit, as for a version that is newer than this code.
+// versionsOf returns the newest requests to use; nil means no limit, as for a version that is newer
+// than this code.
 func versionsOf(version string) (*kversion.Versions, error) {
 	if version == "" || version == NoMaxVersion {
 		return nil, nil
@@ -261,8 +267,8 @@ func versionsOf(version string) (*kversion.Versions, error) {
 		}
 		return nil, nil
 	}
-	// If a topic's ID changes, a client that uses IDs fails the requests in flight. Requests by name may arrive in
-	// the new topic, and would be sent twice.
+	// If a topic's ID changes, a client that uses IDs fails the requests in flight. Requests by
+	// name may arrive in the new topic, and would be sent twice.
 	if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Produce)); ok && newest < idProduce {
 		if newest, ok := versions.LookupMaxKeyVersion(int16(kmsg.Metadata)); ok {
 			versions.SetMaxKeyVersion(int16(kmsg.Metadata), min(newest, nameMetadata))
@@ -334,7 +340,8 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	if errs == nil {
 		return nil
 	}
-	// A broker rejects a request as a whole if it is too large. Smaller requests with the same records succeed.
+	// A broker rejects a request as a whole if it is too large. Smaller requests with the same
+	// records succeed.
 	recorder.Isolate(batch, errs, tooLarge, func(part []*recorder.Record) []error { return t.produce(ctx, s, part) })
 	reachable := s.links.failures.Load() == failuresBefore
 	again := false
@@ -358,9 +365,10 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	return errs
 }
 
-// renew replaces a client after it failed records that must be sent again. The client may keep state that brokers
-// have replaced: the ID of a topic that was recreated, removed partitions, a rejected producer ID. It has no
-// records, because Send has waited for all of them, and the sequence numbers of failed records are lost anyway.
+// renew replaces a client after it failed records that must be sent again. The client may keep
+// state that brokers have replaced: the ID of a topic that was recreated, removed partitions, a
+// rejected producer ID. It has no records, because Send has waited for all of them, and the
+// sequence numbers of failed records are lost anyway.
 func (t *Transport) renew() {
 	s, err := newSession(t.clientOptions)
 	if err != nil {
@@ -373,8 +381,9 @@ func tooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
-// answeredTooOften reports whether the client failed a record because brokers kept returning errors. Missing topics
-// and leaders do not count: both can return, and the record was not accepted.
+// answeredTooOften reports whether the client failed a record because brokers kept returning
+// errors. Missing topics and leaders do not count: both can return, and the record was not
+// accepted.
 func answeredTooOften(err error) bool {
 	return errors.Is(err, kgo.ErrRecordRetries) || kerr.IsRetriable(err) && !misdirected(err)
 }
@@ -434,7 +443,8 @@ func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.R
 			}
 			return errs
 		case <-silence.C:
-			// The client retries by itself, without limit for an idempotent producer, and does not report it.
+			// The client retries by itself, without limit for an idempotent producer, and does not
+			// report it.
 			mu.Lock()
 			now := left
 			mu.Unlock()
@@ -448,7 +458,8 @@ func (t *Transport) produce(ctx context.Context, s *session, batch []*recorder.R
 	}
 }
 
-// reportWait reports a batch that waits, with or without progress. A broker that enforces a quota is not an outage.
+// reportWait reports a batch that waits, with or without progress. A broker that enforces a quota
+// is not an outage.
 func (t *Transport) reportWait(s *session, progress bool) {
 	switch {
 	case progress:

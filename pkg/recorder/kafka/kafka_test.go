@@ -60,7 +60,8 @@ type fixture struct {
 	framing *recorder.Framing
 }
 
-// setup makes and starts a recorder. change adjusts what Flagr has by default, but for the time to gather records.
+// setup makes and starts a recorder. change adjusts what Flagr has by default, but for the time to
+// gather records.
 func setup(t *testing.T, brokers []string, change func(*Options)) *fixture {
 	t.Helper()
 	log := &testlog.Buffer{}
@@ -157,7 +158,8 @@ func consume(t *testing.T, brokers []string, n int, opts ...kgo.Opt) []*kgo.Reco
 	}
 }
 
-// numbers gives the numbers in the payloads, sorted, and checks that those of each entity grow in the log.
+// numbers gives the numbers in the payloads, sorted, and checks that those of each entity grow in
+// the log.
 func numbers(t *testing.T, records []*kgo.Record) []int {
 	t.Helper()
 	return numbersOf(t, records, true)
@@ -294,7 +296,8 @@ func TestPartitionsAreThoseOfSarama(t *testing.T) {
 	}
 }
 
-// The file has what sarama 1.61.1 says of 1,000 entity IDs: each with its partition of 3, 12 and 50.
+// The file has what sarama 1.61.1 says of 1,000 entity IDs: each with its partition of 3, 12 and
+// 50.
 func TestPartitionsOfManyEntitiesAreThoseOfSarama(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/partitions.tsv")
@@ -469,7 +472,8 @@ func TestTLSFilesThatAreWrong(t *testing.T) {
 	}
 }
 
-// awaitTrouble waits until the recorder fails with a text, and checks that the records are still there.
+// awaitTrouble waits until the recorder fails with a text, and checks that the records are still
+// there.
 func awaitTrouble(t *testing.T, f *fixture, want string) {
 	t.Helper()
 	wait(t, "trouble with "+want, func() bool {
@@ -481,7 +485,8 @@ func awaitTrouble(t *testing.T, f *fixture, want string) {
 	}
 }
 
-// wait polls until done. The deadline is for a machine that starts a broker and other things at the same time.
+// wait polls until done. The deadline is for a machine that starts a broker and other things at the
+// same time.
 func wait(t *testing.T, what string, done func() bool, state func() string) {
 	t.Helper()
 	deadline := time.After(3 * time.Minute)
@@ -606,8 +611,8 @@ func TestOnlyTheRecordsThatAreTooLargeAreDropped(t *testing.T) {
 			if stats.Delivered != 600 || stats.Dropped[recorder.TooLarge] != 1 || len(stats.Dropped) != 1 {
 				t.Errorf("%+v", stats)
 			}
-			// What a broker refused goes in again after what it took of the same batch, so there is no order to check. With several
-			// open requests, what was behind it may go in twice.
+			// What a broker refused goes in again after what it took of the same batch, so there is
+			// no order to check. With several open requests, what was behind it may go in twice.
 			if diff := gocmp.Diff(recordertest.UpTo(600), slices.Compact(numbersOf(t, consume(t, c.ListenAddrs(), 600), false))); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -661,7 +666,8 @@ func (n long) MarshalPayload() ([]byte, error) {
 	return json.Marshal(map[string]any{"n": int(n), "text": strings.Repeat("x", 1000)})
 }
 
-// With several open requests, what is behind one that was refused is taken before that is sent again, and then comes again.
+// With several open requests, what is behind one that was refused is taken before that is sent
+// again, and then comes again.
 func TestOrderWhenARequestIsSentAgain(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -723,7 +729,8 @@ func TestABrokerThatIsDownAtStart(t *testing.T) {
 	}
 }
 
-// The broker goes away under load, for longer than the client's own retries last, and comes back with what it had.
+// The broker goes away under load, for longer than the client's own retries last, and comes back
+// with what it had.
 func TestABrokerThatIsRestartedUnderLoad(t *testing.T) {
 	t.Parallel()
 	for name, idempotent := range map[string]bool{"idempotent": true, "not idempotent": false} {
@@ -818,7 +825,8 @@ func realBroker(t *testing.T) string {
 	return address
 }
 
-// control does something to a real broker, the first one unless a number follows: kafka.sh says what there is.
+// control does something to a real broker, the first one unless a number follows: kafka.sh says
+// what there is.
 func control(t *testing.T, action ...string) {
 	t.Helper()
 	command := strings.Fields(os.Getenv("FLAGR_TEST_KAFKA_CONTROL"))
@@ -875,7 +883,8 @@ func TestApacheKafkaTakesEveryKindOfDelivery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			topic := newTopic(t, address, 12, nil)
-			// Without acknowledgements, what arrives before the new partitions are ready would be lost.
+			// Without acknowledgements, what arrives before the new partitions are ready would be
+			// lost.
 			first := setup(t, []string{address}, func(o *Options) { o.Topic, o.RequiredAcks = topic, -1 })
 			first.record(0, 200)
 			delivered(t, first.finish(t), 200)
@@ -945,8 +954,8 @@ func TestApacheKafkaIsKilledUnderLoad(t *testing.T) {
 	}
 }
 
-// Older brokers let only those write idempotently who may do so in the whole cluster. Whoever is given that right later must not
-// have to restart the server.
+// Older brokers let only those write idempotently who may do so in the whole cluster. Whoever is
+// given that right later must not have to restart the server.
 func TestAnIdempotentProducerThatIsNotAllowedAtFirst(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)

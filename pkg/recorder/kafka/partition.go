@@ -6,8 +6,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// partitionerOf returns the partitioner of records by key. Records without a key go to one partition at a time,
-// which changes with each batch.
+// partitionerOf returns the partitioner of records by key. Records without a key go to one
+// partition at a time, which changes with each batch.
 func partitionerOf(name string) (kgo.Partitioner, error) {
 	switch name {
 	case FNV1a, "":
@@ -19,8 +19,8 @@ func partitionerOf(name string) (kgo.Partitioner, error) {
 	}
 }
 
-// fnv1aPartition is the rule of sarama's hash partitioner: the 32-bit FNV-1a hash of the key as a signed number,
-// modulo the number of partitions, without its sign. RFC 9923 describes FNV-1a.
+// fnv1aPartition is the rule of sarama's hash partitioner: the 32-bit FNV-1a hash of the key as a
+// signed number, modulo the number of partitions, without its sign. RFC 9923 describes FNV-1a.
 func fnv1aPartition(key []byte, partitions int) int {
 	const offsetBasis, prime = 2166136261, 16777619
 	hash := uint32(offsetBasis)

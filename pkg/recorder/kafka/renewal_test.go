@@ -67,8 +67,9 @@ func (a administrator) deleteTopic(name string) {
 	}
 }
 
-// settle waits until the broker has carried out all changes of topics before. Apache Kafka answers sooner, and takes records for
-// topics that were deleted. It carries changes out in order, so one that is complete shows that those before are.
+// settle waits until the broker has carried out all changes of topics before. Apache Kafka answers
+// sooner, and takes records for topics that were deleted. It carries changes out in order, so one
+// that is complete shows that those before are.
 func (a administrator) settle() {
 	a.t.Helper()
 	name := fmt.Sprintf("settled-%d", time.Now().UnixNano())
@@ -83,8 +84,8 @@ func (a administrator) settle() {
 	}
 }
 
-// load records 20 numbers every 2 ms until it is stopped. Unless it floods, it pauses while half of the queue is in use: how long a
-// fault lasts on a busy machine must not decide on what is lost.
+// load records 20 numbers every 2 ms until it is stopped. Unless it floods, it pauses while half of
+// the queue is in use: how long a fault lasts on a busy machine must not decide on what is lost.
 type load struct {
 	next    atomic.Int64
 	done    chan struct{}

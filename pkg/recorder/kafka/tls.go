@@ -9,17 +9,17 @@ import (
 	"sync/atomic"
 )
 
-// TLS is the encryption of connections. Its files are read for each new connection, so that renewed certificates
-// need no restart.
+// TLS is the encryption of connections. Its files are read for each new connection, so that renewed
+// certificates need no restart.
 type TLS struct {
 	certFile, keyFile, caFile string
 	verify                    bool
 	last                      atomic.Pointer[tls.Config] // the last contents that were read without an error
 }
 
-// NewTLS returns a TLS with PEM files, which must be readable and valid. The certificate and its key must both be
-// set or both be empty; "" for the authority means the system's authorities. Without verify, any certificate of a
-// broker is accepted.
+// NewTLS returns a TLS with PEM files, which must be readable and valid. The certificate and its
+// key must both be set or both be empty; "" for the authority means the system's authorities.
+// Without verify, any certificate of a broker is accepted.
 func NewTLS(certFile, keyFile, caFile string, verify bool) (*TLS, error) {
 	if (certFile == "") != (keyFile == "") {
 		return nil, errors.New("a client certificate needs both its certificate file and its key file")
@@ -33,8 +33,8 @@ func NewTLS(certFile, keyFile, caFile string, verify bool) (*TLS, error) {
 	return t, nil
 }
 
-// current reads the files. If they cannot be read, for example while they are being replaced, it returns their
-// previous contents and the error.
+// current reads the files. If they cannot be read, for example while they are being replaced, it
+// returns their previous contents and the error.
 func (t *TLS) current() (*tls.Config, error) {
 	c, err := t.read()
 	if err != nil {

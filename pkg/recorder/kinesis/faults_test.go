@@ -237,8 +237,9 @@ func logged(t *testing.T, transport *Transport, log *testlog.Buffer, silence tim
 	return s
 }
 
-// load records two different texts each millisecond, and counts them in n, until stop is called. It pauses while half of the
-// queue is in use: how long a fault lasts on a busy machine must not decide on what is lost.
+// load records two different texts each millisecond, and counts them in n, until stop is called. It
+// pauses while half of the queue is in use: how long a fault lasts on a busy machine must not
+// decide on what is lost.
 func load(t *testing.T, s *recorder.Sink, n *atomic.Int64) (stop func()) {
 	done := make(chan struct{})
 	var running sync.WaitGroup

@@ -31,12 +31,13 @@ const (
 // DefaultConnections is the default maximum number of concurrent requests.
 const DefaultConnections = 24
 
-// attemptsPerRequest is how often the SDK itself tries a request. The sink makes further retries after longer
-// delays.
+// attemptsPerRequest is how often the SDK itself tries a request. The sink makes further retries
+// after longer delays.
 const attemptsPerRequest = 3
 
-// requestTimeout limits a request including the SDK's own retries. Without it, a service that accepts a request and
-// never responds would block a connection until the operating system closes it, which takes a quarter of an hour.
+// requestTimeout limits a request including the SDK's own retries. Without it, a service that
+// accepts a request and never responds would block a connection until the operating system closes
+// it, which takes a quarter of an hour.
 const requestTimeout = 30 * time.Second
 
 // probeTimeout limits the check of the stream.
@@ -56,13 +57,13 @@ type API interface {
 // Options configure the stream.
 type Options struct {
 	Stream string
-	// RequestRecords and RequestBytes limit one request. 0, and values above the service's limits, mean the
-	// service's limits.
+	// RequestRecords and RequestBytes limit one request. 0, and values above the service's limits,
+	// mean the service's limits.
 	RequestRecords, RequestBytes int
 	// Verbose logs each request at level info.
 	Verbose bool
-	// Renew returns a client that reads the credentials of the environment again. It is called if the current
-	// client's credentials are rejected; nil keeps the client.
+	// Renew returns a client that reads the credentials of the environment again. It is called if
+	// the current client's credentials are rejected; nil keeps the client.
 	Renew func(context.Context) (API, error)
 	// Logger is required.
 	Logger *slog.Logger
@@ -79,8 +80,9 @@ type Transport struct {
 	}
 }
 
-// NewClient returns a client with the configuration of the environment: the AWS_ variables, the shared
-// configuration files, or the role of the machine. It requires a region and does not connect yet.
+// NewClient returns a client with the configuration of the environment: the AWS_ variables, the
+// shared configuration files, or the role of the machine. It requires a region and does not connect
+// yet.
 func NewClient(ctx context.Context) (*kinesis.Client, error) {
 	c, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMaxAttempts(attemptsPerRequest))
 	if err != nil {
@@ -108,8 +110,8 @@ func (t *Transport) client() (api API, renewals int) {
 	return t.mu.api, t.mu.renewals
 }
 
-// renew replaces a client with rejected credentials, unless another request has already done so. The SDK reads keys
-// and sessions from files only once.
+// renew replaces a client with rejected credentials, unless another request has already done so.
+// The SDK reads keys and sessions from files only once.
 func (t *Transport) renew(ctx context.Context, renewals int, refusal error) {
 	if t.options.Renew == nil || !slices.Contains(credentialCodes, codeOf(refusal)) {
 		return
@@ -131,8 +133,8 @@ func limit(asked, most int) int {
 	return min(asked, most)
 }
 
-// Probe checks whether the stream exists and accepts records. A service that denies or throttles this request is
-// reachable.
+// Probe checks whether the stream exists and accepts records. A service that denies or throttles
+// this request is reachable.
 func (t *Transport) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -156,8 +158,8 @@ func (t *Transport) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Send puts a batch in as many requests as the limits require, one after the other. If Kinesis rejects a request
-// because of some records, Send sends smaller requests.
+// Send puts a batch in as many requests as the limits require, one after the other. If Kinesis
+// rejects a request because of some records, Send sends smaller requests.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	errs := make([]error, len(batch))
 	var request []*recorder.Record
@@ -197,8 +199,9 @@ func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error 
 	return errs
 }
 
-// partitionKey cuts a key to the accepted length of 1 to 256 characters. Characters outside of Unicode's basic
-// plane, such as emoji, count as two, as in servers that imitate Kinesis. Cutting a key too early is harmless.
+// partitionKey cuts a key to the accepted length of 1 to 256 characters. Characters outside of
+// Unicode's basic plane, such as emoji, count as two, as in servers that imitate Kinesis. Cutting a
+// key too early is harmless.
 func partitionKey(key string) string {
 	if key == "" {
 		return "-"
@@ -247,8 +250,9 @@ func (t *Transport) put(ctx context.Context, records []*recorder.Record) []error
 	return errs
 }
 
-// refused distinguishes permanent errors, about the contents of a request, from temporary ones. Kinesis reports
-// fields with an invalid format. The name of the stream is not the fault of a record, and can be corrected.
+// refused distinguishes permanent errors, about the contents of a request, from temporary ones.
+// Kinesis reports fields with an invalid format. The name of the stream is not the fault of a
+// record, and can be corrected.
 func refused(err error) bool {
 	switch codeOf(err) {
 	case "InvalidArgumentException":
@@ -274,8 +278,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// withoutRequest drops further lines of an error response, which repeat parts of the request: after an invalid
-// signature, they include the headers with a session token.
+// withoutRequest drops further lines of an error response, which repeat parts of the request: after
+// an invalid signature, they include the headers with a session token.
 func withoutRequest(err error) error {
 	var a answer
 	if !errors.As(err, &a) {

@@ -37,8 +37,8 @@ func (active) DescribeStreamSummary(context.Context, *kinesis.DescribeStreamSumm
 	return &kinesis.DescribeStreamSummaryOutput{StreamDescriptionSummary: &types.StreamDescriptionSummary{StreamStatus: types.StreamStatusActive}}, nil
 }
 
-// stream is an API in memory. decide, if set, gives the error code of a record, or "" for one that is taken. refuse, if set,
-// gives the error of a request, or nil.
+// stream is an API in memory. decide, if set, gives the error code of a record, or "" for one that
+// is taken. refuse, if set, gives the error of a request, or nil.
 type stream struct {
 	active
 	mu       sync.Mutex
@@ -302,7 +302,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Only the first line of an answer is passed on, but the kind of the error must not get lost with the rest.
+// Only the first line of an answer is passed on, but the kind of the error must not get lost with
+// the rest.
 func TestAnswersOfSeveralLines(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -452,7 +453,8 @@ func TestAServiceThatDoesNotAnswerIsNoticedBeforeTheFirstRecord(t *testing.T) {
 	})
 }
 
-// service speaks the protocol of Kinesis about its stream, and only that. It can be changed while it runs.
+// service speaks the protocol of Kinesis about its stream, and only that. It can be changed while
+// it runs.
 type service struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -565,7 +567,8 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	}
 }
 
-// imitations gives the URLs of servers that imitate Kinesis, see integration_tests/brokers: FLAGR_TEST_KINESIS lists them.
+// imitations gives the URLs of servers that imitate Kinesis, see integration_tests/brokers:
+// FLAGR_TEST_KINESIS lists them.
 func imitations(t *testing.T) []string {
 	t.Helper()
 	urls := os.Getenv("FLAGR_TEST_KINESIS")
@@ -652,8 +655,9 @@ func awaitStream(t *testing.T, c *kinesis.Client, name string) {
 // Records with these keys are sent so that the service refuses them.
 const badKey, badHash = "bad key", "bad hash"
 
-// imperfect passes records on to a server, but every third one not before it comes again, as a shard does that gets too
-// much: neither server can be brought to do so. And it spoils some, since a transport sends none that a server refuses.
+// imperfect passes records on to a server, but every third one not before it comes again, as a
+// shard does that gets too much: neither server can be brought to do so. And it spoils some, since
+// a transport sends none that a server refuses.
 type imperfect struct {
 	API
 	mu   sync.Mutex

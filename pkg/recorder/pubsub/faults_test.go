@@ -85,7 +85,8 @@ func TestFaultsThatPass(t *testing.T) {
 				t.Errorf("%+v", stats)
 			}
 			slices.Sort(want)
-			// On a busy machine an answer may come after the end of its attempt, and its messages again.
+			// On a busy machine an answer may come after the end of its attempt, and its messages
+			// again.
 			if diff := cmp.Diff(want, slices.Compact(published(s))); diff != "" {
 				t.Errorf("(-want +got):\n%.2000s", diff)
 			}

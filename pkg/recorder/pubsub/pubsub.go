@@ -29,7 +29,8 @@ const (
 	BatchBytes   = 5 << 20
 )
 
-// Concurrency is the maximum number of concurrent calls of Send. Pub/Sub does not guarantee an order anyway.
+// Concurrency is the maximum number of concurrent calls of Send. Pub/Sub does not guarantee an
+// order anyway.
 const Concurrency = 4
 
 const (
@@ -55,12 +56,13 @@ const (
 // Options configure the topic.
 type Options struct {
 	ProjectID, Topic string
-	// KeyFile is the JSON of a service account, or of other credentials; "" means the default credentials of the
-	// environment.
+	// KeyFile is the JSON of a service account, or of other credentials; "" means the default
+	// credentials of the environment.
 	KeyFile string
 	// Verbose logs each message's ID, and aborts a request after AttemptTimeout.
 	Verbose bool
-	// AttemptTimeout limits the wait for a response if Verbose; 0, and more than 10 seconds, mean 10 seconds.
+	// AttemptTimeout limits the wait for a response if Verbose; 0, and more than 10 seconds, mean
+	// 10 seconds.
 	AttemptTimeout time.Duration
 	// ClientOptions are appended to the client's options, for tests.
 	ClientOptions []option.ClientOption
@@ -72,7 +74,8 @@ type Options struct {
 type Transport struct {
 	options Options
 
-	// Probe or Send makes the client when one is first called: finding credentials may need a network.
+	// Probe or Send makes the client when one is first called: finding credentials may need a
+	// network.
 	mu struct {
 		sync.Mutex
 		client *pubsub.Client
@@ -105,8 +108,8 @@ func (t *Transport) credentials() ([]option.ClientOption, error) {
 	return []option.ClientOption{option.WithAuthCredentialsJSON(kind.Type, key)}, nil
 }
 
-// reconnect says how connections that were lost are made again. By default gRPC waits for up to two minutes, and while it waits
-// everything fails at once: the sink could try as often as it likes.
+// reconnect says how connections that were lost are made again. By default gRPC waits for up to two
+// minutes, and while it waits everything fails at once: the sink could try as often as it likes.
 func reconnect() grpc.ConnectParams {
 	params := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}
 	params.Backoff.MaxDelay = longestReconnectPause
@@ -132,14 +135,15 @@ func (t *Transport) connect(ctx context.Context) (*pubsub.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pubsub client: %w", err)
 	}
-	// The client does not retry: the sink does, and the client's retries would hide an error for 10 s.
+	// The client does not retry: the sink does, and the client's retries would hide an error for 10
+	// s.
 	client.TopicAdminClient.CallOptions.GetTopic, client.TopicAdminClient.CallOptions.Publish = nil, nil
 	t.mu.client = client
 	return client, nil
 }
 
-// disconnect closes a client with rejected credentials, so that the next attempt reads the key file again. Other
-// requests of this client are also rejected.
+// disconnect closes a client with rejected credentials, so that the next attempt reads the key file
+// again. Other requests of this client are also rejected.
 func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 	if t.options.KeyFile == "" || status.Code(refusal) != codes.Unauthenticated {
 		return
@@ -152,7 +156,8 @@ func (t *Transport) disconnect(client *pubsub.Client, refusal error) {
 	}
 }
 
-// Probe checks whether the topic exists. A service that denies or throttles this request is reachable.
+// Probe checks whether the topic exists. A service that denies or throttles this request is
+// reachable.
 func (t *Transport) Probe(ctx context.Context) error {
 	client, err := t.connect(ctx) // does not dial; the client may use ctx for later tokens
 	if err != nil {
@@ -169,9 +174,9 @@ func (t *Transport) Probe(ctx context.Context) error {
 	return fmt.Errorf("topic %s: %w", topic, err)
 }
 
-// Send publishes a batch, in as many requests as the limits require, and waits for the IDs of its messages. It does
-// not use the client's own batching, which would put a rejected message into a request with messages of other
-// batches.
+// Send publishes a batch, in as many requests as the limits require, and waits for the IDs of its
+// messages. It does not use the client's own batching, which would put a rejected message into a
+// request with messages of other batches.
 func (t *Transport) Send(ctx context.Context, batch []*recorder.Record) []error {
 	client, err := t.connect(ctx)
 	if err != nil {

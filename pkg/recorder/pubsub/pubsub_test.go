@@ -366,7 +366,8 @@ func TestAServiceThatIsDownAtStart(t *testing.T) {
 	}
 }
 
-// A server that takes connections and says nothing: the probe must be over in its time, and when the recorder ends.
+// A server that takes connections and says nothing: the probe must be over in its time, and when
+// the recorder ends.
 func TestAServiceThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
 
-// Sink returns a sink that is closed when the test ends, within a second. A test that needs a longer Close must
-// call it.
+// Sink returns a sink that is closed when the test ends, within a second. A test that needs a
+// longer Close must call it.
 func Sink(t testing.TB, o recorder.Options) *recorder.Sink {
 	t.Helper()
 	s := recorder.NewSink(o)
