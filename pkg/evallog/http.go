@@ -231,6 +231,9 @@ func (w *HTTPWriter) post(ctx context.Context, e envelope, key string) ([]Refuse
 	request.Header.Set("Idempotency-Key", key)
 	response, err := w.client.Do(request)
 	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // without the URL, whose query may have a token
+		}
 		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }() // already read

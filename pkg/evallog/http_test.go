@@ -321,6 +321,18 @@ func TestAnUnreachableReceiverIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with an error.
+func TestErrorsHaveNoURL(t *testing.T) {
+	t.Parallel()
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	address := strings.TrimPrefix(closed.URL, "http://")
+	err := newHTTPWriter(t, evallog.HTTPOptions{URL: "http://ann:s3cret@" + address + "/?token=s3cret"}).Write(t.Context(), batchOf("a"))
+	if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), address) {
+		t.Errorf("error %v, want one with the address and without the secrets", err)
+	}
+}
+
 func TestTheWriterEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

@@ -210,6 +210,9 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	request.Header.Set("Idempotency-Key", batch.Writer+":"+strconv.FormatInt(batch.Sequence, 10))
 	response, err := s.client.Do(request)
 	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // without the URL, whose query may have a token
+		}
 		return result, fmt.Errorf("forward counts: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()

@@ -290,6 +290,22 @@ func TestAnswersThatAreNoCentres(t *testing.T) {
 }
 
 // A batch that the central server will never take is given up, for which its own word is needed.
+// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with an error.
+func TestErrorsHaveNoURL(t *testing.T) {
+	t.Parallel()
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	address := strings.TrimPrefix(closed.URL, "http://")
+	s, err := forward.New(forward.Options{URL: "http://ann:s3cret@" + address + "/?token=s3cret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Apply(t.Context(), datar.Batch{Writer: "w", Sequence: 1})
+	if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), address) {
+		t.Errorf("error %v, want one with the address and without the secrets", err)
+	}
+}
+
 func TestBatchesThatAreMalformed(t *testing.T) {
 	t.Parallel()
 	for answer, refused := range map[string]bool{
