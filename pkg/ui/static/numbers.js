@@ -101,6 +101,7 @@ function neighbor(numbers, from, key) {
 }
 
 document.addEventListener("click", (event) => {
+  if (!getSelection().isCollapsed) return; // a number was selected, perhaps to copy it
   const chart = event.target.closest?.(".chart");
   if (chart && !event.target.closest("a")) return bucket(chart, event.target.closest("g.bucket"));
   const group = event.target.closest?.("[data-source]");
