@@ -883,3 +883,36 @@ func TestErrorsOfSharesAreAtTheirVariants(t *testing.T) {
 		t.Errorf("the errors are at %q in %s", where, text(a.root))
 	}
 }
+
+// TestUnreachableSegmentsAreMarkedDuringEditing: a segment that no entity can match is marked at once, and the review warns of it.
+func TestUnreachableSegmentsAreMarkedDuringEditing(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	marked := func(a answer) (all []string) {
+		each(a.root, func(n *html.Node) {
+			if name, _ := attr(n, "data-live"); strings.HasPrefix(name, "unreachable-") && !hasAttr(n, "hidden") {
+				all = append(all, name)
+			}
+		})
+		return all
+	}
+	form := f.form(t)
+	if all := marked(f.press(t, form, "check")); len(all) > 0 {
+		t.Errorf("saved segments are marked: %q", all)
+	}
+	form.Set("s.0.c.1.property", "country") // it is also "FR"
+	form.Set("s.0.c.1.operator", "EQ")
+	form.Set("s.0.c.1.value", `"DE"`)
+	if all := marked(f.press(t, form, "check")); !slices.Equal(all, []string{"unreachable-0"}) {
+		t.Errorf("a segment for two countries at once: marked are %q", all)
+	}
+	warning := ""
+	each(f.press(t, form, "review").root, func(n *html.Node) {
+		if class, _ := attr(n, "class"); class == "box warn row" {
+			warning += text(n)
+		}
+	})
+	if !strings.Contains(warning, "Adults in France") {
+		t.Errorf("the review warns: %q", warning)
+	}
+}
