@@ -44,6 +44,7 @@ func cases() []attackCase {
 		{"huge headers", hugeHeaders},
 		{"large tries", largeTries},
 		{"OFREP, large bodies", largeContexts},
+		{"slow readers of batches", slowBatches},
 		{"many segments", manySegments},
 		{"large attachment, slow readers", largeAttachment},
 	}
@@ -372,6 +373,15 @@ func largeContexts(ctx context.Context, t *target) error {
 		t.attackOFREP(ctx, []string{"", "/" + t.honestFlag.Key}[i%2], bodies[i/2%2])
 	})
 	return nil
+}
+
+// slowBatches opens clients that send batches of 9 KB, whose responses have 1 MB, and do not read them.
+func slowBatches(ctx context.Context, t *target) error {
+	body := fmt.Sprintf(`{"flagKeys":[%q],"entities":[{}%s]}`, t.honestFlag.Key, strings.Repeat(",{}", 3000))
+	return t.connections(ctx, t.n(1000, 100), func(_ int, c net.Conn) error {
+		_, err := fmt.Fprintf(c, "POST /api/v1/evaluation/batch HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		return err
+	}, nil)
 }
 
 // manySegments saves flags with 4,000 segments that assign a variant with an attachment of 300 KB, and with many tags,

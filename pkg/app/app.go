@@ -193,7 +193,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	api = web.DelayDisconnected(a.edge.disconnects, api)
 	if a.evaluator != nil {
 		api = fastpath.New(fastpath.Options{
-			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns, Disconnects: a.edge.disconnects,
+			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns, BatchMemory: a.memory, Disconnects: a.edge.disconnects,
 		}, api)
 	}
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}

@@ -69,8 +69,9 @@ func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.
 			Stopping:  a.stopping.Load,
 			Version:   Version,
 		},
-		Turns:  a.turns,
-		Logger: a.logger,
+		Turns:       a.turns,
+		BatchMemory: a.memory,
+		Logger:      a.logger,
 	}
 	if db != nil {
 		o.HealthChecks.Ping = db.Ping

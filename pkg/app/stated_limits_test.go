@@ -123,6 +123,7 @@ var ofOperations = map[string][]string{
 	"memory of such a response":                                                    {"eval.MaxBatchBuffer KiB"},
 	"memory of an attachment in a response to an evaluation":                       {"eval.longEndBytes KiB"},
 	"response of OFREP":                                                            {"FLAGR_EVAL_ANSWER_BYTES MiB"},
+	"memory of such responses in flight":                                           {"budget.AnswerBytes MiB", "budget.LargeBytes KiB"},
 	"memory of responses of OFREP in flight":                                       {"budget.AnswerBytes MiB"},
 	"response to a try, `POST /flags/{flagID}/try` and the page Try":               {"FLAGR_EVAL_ANSWER_BYTES MiB"},
 	"memory of such responses in flight, their compiled patterns included":         {"budget.AnswerBytes MiB"},

@@ -68,6 +68,33 @@ func (m *Memory) Take(n int64) error {
 // Release returns n bytes.
 func (m *Memory) Release(n int64) { m.free.Add(n) }
 
+// Hold is memory that one request holds until its response is sent. It is for one goroutine. With a nil Memory, it takes
+// nothing.
+type Hold struct {
+	Memory *Memory
+	bytes  int64
+}
+
+// Take takes n bytes in addition, unless they are at most LargeBytes. The error is ErrExhausted.
+func (h *Hold) Take(n int) error {
+	if h.Memory == nil || n <= LargeBytes {
+		return nil
+	}
+	if err := h.Memory.Take(int64(n)); err != nil {
+		return err
+	}
+	h.bytes += int64(n)
+	return nil
+}
+
+// Release returns all of it.
+func (h *Hold) Release() {
+	if h.bytes > 0 {
+		h.Memory.Release(h.bytes)
+		h.bytes = 0
+	}
+}
+
 // shareKey is the key of a *share in a context.
 type shareKey struct{}
 

@@ -54,6 +54,9 @@ type BatchRequest struct {
 	FlagTagsOperator string
 	// PlainTexts is like Request.PlainTexts, for the strings of the batch and of its entities.
 	PlainTexts bool
+	// Reserve reserves the memory of the response in a BatchEncoder with an output. It is called before the first
+	// evaluation, and its error ends the batch. It may be nil.
+	Reserve func(bytes int) error
 }
 
 // Entity is an entity of a BatchRequest; its fields are like those of Request.

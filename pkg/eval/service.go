@@ -109,7 +109,7 @@ const maxBatch = 500_000
 // evaluation reuses it.
 //
 // The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its response larger than
-// Options.AnswerBytes, and nothing was evaluated then. Otherwise it is the error of ctx, or ErrTooSlow, and use may
+// Options.AnswerBytes, or it is that of batch.Reserve; nothing was evaluated then. Otherwise it is the error of ctx, or ErrTooSlow, and use may
 // have been called.
 func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
 	targets, err := s.targets(&batch)
@@ -195,9 +195,15 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	for _, key := range keys {
 		targets = append(targets, newTarget(snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}))
 	}
-	if n := answerBytes(batch, targets); n > s.options.AnswerBytes {
+	n := answerBytes(batch, targets)
+	if n > s.options.AnswerBytes {
 		return nil, entity.Invalid("batch of %d entities and %d flags: the answer would have about %d bytes, the limit is %d (FLAGR_EVAL_ANSWER_BYTES); ask for fewer at once, or send less context",
 			len(batch.Entities), len(targets), n, s.options.AnswerBytes)
+	}
+	if batch.Reserve != nil {
+		if err := batch.Reserve(min(n, MaxBatchBuffer)); err != nil {
+			return nil, err
+		}
 	}
 	return targets, nil
 }

@@ -65,6 +65,9 @@ type memory struct {
 	decoder decoder
 	result  eval.Result
 	answer  []byte
+	// held is the memory of a response to a batch. reserve is held.Take, which would be allocated for each batch.
+	held    budget.Hold
+	reserve func(bytes int) error
 }
 
 // Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that disconnected, if err is
@@ -79,6 +82,8 @@ type Options struct {
 	BasePath string
 	// Turns limits how many large bodies are decoded and evaluated in parallel. Nil means no limit.
 	Turns budget.Turns
+	// BatchMemory is the memory of responses to batches of more than 16 KiB; nil means no limit.
+	BatchMemory *budget.Memory
 	// Disconnects delays the refusal of a body that ends in the middle of its JSON.
 	Disconnects *budget.Disconnects
 }
@@ -90,7 +95,11 @@ func New(o Options, api http.Handler) *Handler {
 		evaluationPath: o.BasePath + "/evaluation",
 	}
 	h.batchPath = h.evaluationPath + "/batch"
-	h.pool.New = func() any { return new(memory) }
+	h.pool.New = func() any {
+		m := &memory{held: budget.Hold{Memory: o.BatchMemory}}
+		m.reserve = m.held.Take
+		return m
+	}
 	return h
 }
 
@@ -171,6 +180,7 @@ func (w *inTurn) Write(p []byte) (int, error) {
 
 // release returns memory for reuse. It drops all references to the request.
 func (h *Handler) release(m *memory) {
+	m.held.Release()
 	m.result = eval.Result{}
 	m.decoder.forget(maxPooledParts)
 	if cap(m.answer) > maxPooledBytes {
@@ -300,6 +310,7 @@ func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, t
 	if !ok {
 		return false, false, nil
 	}
+	batch.Reserve = m.reserve
 	encoder := eval.NewBatchEncoder(m.answer[:0], out)
 	err = h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()

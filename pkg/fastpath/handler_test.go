@@ -563,6 +563,51 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	}
 }
 
+// Responses to batches that are being sent take memory. Without it, a large batch is refused and nothing is evaluated.
+func TestMemoryOfBatches(t *testing.T) {
+	t.Parallel()
+	const total = 1 << 20
+	flag := benchmarkFlag()
+	flag.DataRecordsEnabled = true
+	s := &side{snapshot: eval.Compile([]entity.Flag{flag})}
+	service := eval.NewService(s, s, eval.Options{})
+	answers := budget.NewMemory(total)
+	served := handler.New(handler.Options{Eval: service, Snapshots: s, BatchMemory: answers, Logger: slog.New(slog.DiscardHandler)})
+	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := operations.NewFlagrAPI(spec)
+	served.Register(api)
+	generated := api.Serve(nil)
+	fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", BatchMemory: answers}, generated)
+	large := `{"flagKeys":["bench"],"entities":[{"entityID":"e"}` + strings.Repeat(`,{"entityID":"f"}`, 2000) + `]}`
+	small := `{"flagKeys":["bench"],"entities":[{"entityID":"e"}]}`
+	for name, h := range map[string]http.Handler{"fast": fast, "generated": generated} {
+		post := func(body string) *httptest.ResponseRecorder {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			rw := httptest.NewRecorder()
+			h.ServeHTTP(rw, r)
+			return rw
+		}
+		if rw := post(large); rw.Code != http.StatusOK {
+			t.Errorf("%s, with memory: %d %.200s", name, rw.Code, rw.Body)
+		}
+		if err := answers.Take(total); err != nil { // all was returned
+			t.Fatalf("%s: %v", name, err)
+		}
+		recorded := len(s.recorded)
+		if rw := post(large); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") == "" || len(s.recorded) != recorded {
+			t.Errorf("%s, without memory: %d, Retry-After %q, %d evaluated", name, rw.Code, rw.Header().Get("Retry-After"), len(s.recorded)-recorded)
+		}
+		if rw := post(small); rw.Code != http.StatusOK {
+			t.Errorf("%s, a small batch: %d", name, rw.Code)
+		}
+		answers.Release(total)
+	}
+}
+
 // FuzzLikeGenerated looks for a request that the two ways answer differently.
 func FuzzLikeGenerated(f *testing.F) {
 	for _, test := range plainCases {

@@ -10,6 +10,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 	"github.com/go-openapi/strfmt"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
@@ -85,6 +86,9 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 		}
 	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		held := budget.Hold{Memory: h.batchMemory}
+		defer held.Release()
+		request.Reserve = held.Take
 		encoder := eval.NewBatchEncoder(nil, rw)
 		switch err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); {
 		case err != nil && encoder.Sent():

@@ -80,6 +80,8 @@ type Options struct {
 	HealthChecks HealthChecks
 	// Turns limits how many large bodies are decoded in parallel. Nil means no limit.
 	Turns budget.Turns
+	// BatchMemory is the memory of responses to batches of more than 16 KiB. Nil means no limit.
+	BatchMemory *budget.Memory
 	// Now is the clock of health and of the statistics of servers; nil means time.Now.
 	Now func() time.Time
 	// Logger logs server errors with their cause. Mandatory.
@@ -88,9 +90,10 @@ type Options struct {
 
 // Handler implements the operations of the API.
 type Handler struct {
-	files            exports      // of SQLite files
-	documents        exports      // of JSON documents
-	turns            budget.Turns // of large bodies
+	files            exports        // of SQLite files
+	documents        exports        // of JSON documents
+	turns            budget.Turns   // of large bodies
+	batchMemory      *budget.Memory // of responses to batches
 	store            Store
 	eval             Evaluator
 	snapshots        eval.Source
@@ -123,6 +126,7 @@ func New(o Options) *Handler {
 		files:            make(exports, maxExports),
 		documents:        make(exports, maxExports),
 		turns:            o.Turns,
+		batchMemory:      o.BatchMemory,
 		store:            o.Store,
 		eval:             o.Eval,
 		snapshots:        o.Snapshots,
