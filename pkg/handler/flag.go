@@ -91,7 +91,8 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 	})
 }
 
-// CreateFlag creates a flag, from a template if one is named.
+// CreateFlag creates a flag, from a template if one is named. It names unknown fields in Warning
+// headers.
 func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
 	f, err := h.store.CreateFlag(p.HTTPRequest.Context(), h.actor(p.HTTPRequest), store.NewFlag{
 		Description: *p.Body.Description,
@@ -101,7 +102,7 @@ func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewCreateFlagOK().WithPayload(flagModel(f))
+	return withWarnings(flagapi.NewCreateFlagOK().WithPayload(flagModel(f)), unknownFields(p.Body, p.Body.CreateFlagRequestAdditionalProperties))
 }
 
 // GetFlag returns one flag with all its parts.

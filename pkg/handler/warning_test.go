@@ -51,3 +51,22 @@ func TestUnknownFieldsOfAFlagAreNamed(t *testing.T) {
 		})
 	}
 }
+
+// TestUnknownFieldsOfANewFlag tries to create a flag that is on, which Flagr ignores.
+func TestUnknownFieldsOfANewFlag(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	for body, want := range map[string]string{
+		`{"description":"d","key":"a"}`:                "",
+		`{"description":"d","key":"b","enabled":true}`: `unknown field "enabled" is ignored; the fields are description, key, template`,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/flags", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		got := strings.ReplaceAll(w.Header().Get("Warning"), `\"`, `"`)
+		if w.Code != http.StatusOK || (want == "") != (got == "") || !strings.Contains(got, want) {
+			t.Errorf("%s: %d, warning %q, want %q", body, w.Code, got, want)
+		}
+	}
+}

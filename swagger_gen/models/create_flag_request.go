@@ -4,6 +4,7 @@ package models
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -11,7 +12,8 @@ import (
 	"github.com/go-openapi/validate"
 )
 
-// CreateFlagRequest A new flag.
+// CreateFlagRequest A new flag, which is off. Unknown fields, such as `enabled`, are ignored, and named in a
+// `Warning` header.
 //
 // swagger:model createFlagRequest
 type CreateFlagRequest struct {
@@ -31,6 +33,114 @@ type CreateFlagRequest struct {
 	// the flag is enabled. Default: no parts. Any other value returns 400.
 	// Example: simple_boolean_flag
 	Template string `json:"template,omitempty"`
+
+	// create flag request additional properties
+	CreateFlagRequestAdditionalProperties map[string]any `json:"-"`
+}
+
+// UnmarshalJSON unmarshals this object with additional properties from JSON
+func (m *CreateFlagRequest) UnmarshalJSON(data []byte) error {
+	// stage 1, bind the properties
+	var stage1 struct {
+
+		// What the flag is for, in words for people.
+		// Example: Dark mode
+		// Required: true
+		// Min Length: 1
+		Description *string `json:"description"`
+
+		// Name of the flag for programs. Default: a random one. At most 63 ASCII letters, digits, `_`,
+		// `-`, `/`, `.` and `:`.
+		// Example: dark-mode
+		Key string `json:"key,omitempty"`
+
+		// Template of the flag. `simple_boolean_flag` adds a variant `on` that every entity gets once
+		// the flag is enabled. Default: no parts. Any other value returns 400.
+		// Example: simple_boolean_flag
+		Template string `json:"template,omitempty"`
+	}
+	if err := json.Unmarshal(data, &stage1); err != nil {
+		return err
+	}
+	var rcv CreateFlagRequest
+
+	rcv.Description = stage1.Description
+	rcv.Key = stage1.Key
+	rcv.Template = stage1.Template
+	*m = rcv
+
+	// stage 2, remove properties and add to map
+	stage2 := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(data, &stage2); err != nil {
+		return err
+	}
+
+	delete(stage2, "description")
+	delete(stage2, "key")
+	delete(stage2, "template")
+	// stage 3, add additional properties values
+	if len(stage2) > 0 {
+		result := make(map[string]any)
+		for k, v := range stage2 {
+			var toadd any
+			if err := json.Unmarshal(v, &toadd); err != nil {
+				return err
+			}
+			result[k] = toadd
+		}
+		m.CreateFlagRequestAdditionalProperties = result
+	}
+
+	return nil
+}
+
+// MarshalJSON marshals this object with additional properties into a JSON object
+func (m CreateFlagRequest) MarshalJSON() ([]byte, error) {
+	var stage1 struct {
+
+		// What the flag is for, in words for people.
+		// Example: Dark mode
+		// Required: true
+		// Min Length: 1
+		Description *string `json:"description"`
+
+		// Name of the flag for programs. Default: a random one. At most 63 ASCII letters, digits, `_`,
+		// `-`, `/`, `.` and `:`.
+		// Example: dark-mode
+		Key string `json:"key,omitempty"`
+
+		// Template of the flag. `simple_boolean_flag` adds a variant `on` that every entity gets once
+		// the flag is enabled. Default: no parts. Any other value returns 400.
+		// Example: simple_boolean_flag
+		Template string `json:"template,omitempty"`
+	}
+
+	stage1.Description = m.Description
+	stage1.Key = m.Key
+	stage1.Template = m.Template
+
+	// make JSON object for known properties
+	props, err := json.Marshal(stage1)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(m.CreateFlagRequestAdditionalProperties) == 0 { // no additional properties
+		return props, nil
+	}
+
+	// make JSON object for the additional properties
+	additional, err := json.Marshal(m.CreateFlagRequestAdditionalProperties)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(props) < 3 { // "{}": only additional properties
+		return additional, nil
+	}
+
+	// concatenate the 2 objects
+	return jsonutils.ConcatJSON(props, additional), nil
 }
 
 // Validate validates this create flag request

@@ -2828,7 +2828,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flag after the change. Its lists of tags, segments and variants are empty here; get the flag\nto see them.",
+            "description": "The flag after the change, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
             },
@@ -2842,11 +2842,66 @@ func init() {
                 "id": 42,
                 "key": "checkout-button",
                 "notes": "Ends on 1 March.",
-                "segments": [],
-                "tags": [],
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 31,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 32,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 51,
+                        "percent": 50,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 52,
+                        "percent": 50,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 23,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
                 "updatedAt": "2026-01-30T09:12:44.000Z",
                 "updatedBy": "ada@example.com",
-                "variants": []
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 61,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 62,
+                    "key": "green"
+                  }
+                ]
               }
             }
           },
@@ -5069,7 +5124,7 @@ func init() {
       }
     },
     "createFlagRequest": {
-      "description": "A new flag.",
+      "description": "A new flag, which is off. Unknown fields, such as ` + "`" + `enabled` + "`" + `, are ignored, and named in a\n` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "required": [
         "description"
@@ -5091,7 +5146,8 @@ func init() {
           "type": "string",
           "example": "simple_boolean_flag"
         }
-      }
+      },
+      "additionalProperties": true
     },
     "createSegmentRequest": {
       "description": "A new segment.",
@@ -12405,7 +12461,7 @@ func init() {
         ],
         "responses": {
           "200": {
-            "description": "The flag after the change. Its lists of tags, segments and variants are empty here; get the flag\nto see them.",
+            "description": "The flag after the change, with its parts.",
             "schema": {
               "$ref": "#/definitions/flag"
             },
@@ -12419,11 +12475,66 @@ func init() {
                 "id": 42,
                 "key": "checkout-button",
                 "notes": "Ends on 1 March.",
-                "segments": [],
-                "tags": [],
+                "segments": [
+                  {
+                    "constraints": [
+                      {
+                        "id": 31,
+                        "operator": "EQ",
+                        "property": "country",
+                        "value": "\"FR\""
+                      },
+                      {
+                        "id": 32,
+                        "operator": "GTE",
+                        "property": "age",
+                        "value": "18"
+                      }
+                    ],
+                    "description": "Adults in France",
+                    "distributions": [
+                      {
+                        "id": 51,
+                        "percent": 50,
+                        "variantID": 61,
+                        "variantKey": "blue"
+                      },
+                      {
+                        "id": 52,
+                        "percent": 50,
+                        "variantID": 62,
+                        "variantKey": "green"
+                      }
+                    ],
+                    "id": 23,
+                    "rank": 0,
+                    "rolloutPercent": 100
+                  }
+                ],
+                "tags": [
+                  {
+                    "id": 7,
+                    "value": "web"
+                  }
+                ],
                 "updatedAt": "2026-01-30T09:12:44.000Z",
                 "updatedBy": "ada@example.com",
-                "variants": []
+                "variants": [
+                  {
+                    "attachment": {
+                      "color": "#1f6feb"
+                    },
+                    "id": 61,
+                    "key": "blue"
+                  },
+                  {
+                    "attachment": {
+                      "color": "#2da44e"
+                    },
+                    "id": 62,
+                    "key": "green"
+                  }
+                ]
               }
             }
           },
@@ -14679,7 +14790,7 @@ func init() {
       }
     },
     "createFlagRequest": {
-      "description": "A new flag.",
+      "description": "A new flag, which is off. Unknown fields, such as ` + "`" + `enabled` + "`" + `, are ignored, and named in a\n` + "`" + `Warning` + "`" + ` header.",
       "type": "object",
       "required": [
         "description"
@@ -14701,7 +14812,8 @@ func init() {
           "type": "string",
           "example": "simple_boolean_flag"
         }
-      }
+      },
+      "additionalProperties": true
     },
     "createSegmentRequest": {
       "description": "A new segment.",

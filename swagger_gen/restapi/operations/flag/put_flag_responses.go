@@ -12,8 +12,7 @@ import (
 // PutFlagOKCode is the HTTP code returned for type PutFlagOK
 const PutFlagOKCode int = 200
 
-// PutFlagOK The flag after the change. Its lists of tags, segments and variants are empty here; get the flag
-// to see them.
+// PutFlagOK The flag after the change, with its parts.
 //
 // swagger:response putFlagOK
 type PutFlagOK struct {
