@@ -47,6 +47,9 @@ func BenchmarkHour(b *testing.B) {
 			b.ReportMetric(queryMilliseconds(b, store, datar.TotalsQuery{GroupBy: datar.ByOutcome, FlagID: 3}), "flag-ms")
 			b.ReportMetric(disk()/storedCounts(name, writers, keys), "bytes/count")
 			b.ReportMetric(0, "ns/op")
+			if err := own.Kill(); err != nil { // to stop takes ClickHouse long, because it removes old parts
+				b.Error(err)
+			}
 		})
 	}
 }
