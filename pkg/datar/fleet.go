@@ -46,8 +46,8 @@ type FleetServer struct {
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
 	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
-	// ended, less those that others have adopted. Records do not have whose counts a run adopted: if a run followed a
-	// killed one of its own server, all that it adopted is taken to be from that one.
+	// ended, less those that others have adopted. Records of earlier versions do not have whose counts a run adopted: if
+	// a run followed a killed one of its own server, all that it adopted is taken to be from that one.
 	Lost int64
 	// Runs is the number of runs.
 	Runs int
@@ -190,10 +190,11 @@ func newFleetServer(runs []ServerRecord, now time.Time) FleetServer {
 // losses returns, for each record, how much of what was pending in it is lost: the run was followed by another one
 // without having ended, and no run has adopted the rest. The records are sorted by name and start.
 //
-// A record has how much the run adopted, not whose counts these were. They include what a killed run counted after its
-// last record, so they may be more than was pending. The runs that directly followed a killed run of the same server
-// are credited to it, and all that they adopted is from such runs. What other runs adopted is credited to any server,
-// because servers can share journals.
+// A record has how much the run adopted from all journals that it found. It includes what killed runs counted after
+// their last records, so it may be more than was pending. What a run adopted is credited only to runs that may have had
+// it: see mayHaveAdopted. The runs that directly followed a killed run of the same server are credited to it, and all
+// that they adopted is from such runs. What other runs adopted is credited to any server, because servers can share
+// journals.
 func losses(records []ServerRecord, now time.Time) []int64 {
 	lost := make([]int64, len(records))
 	adopted := make([]int64, len(records)) // and not credited
@@ -208,7 +209,9 @@ func losses(records []ServerRecord, now time.Time) []int64 {
 		left := r.Pending
 		for j := range followers(records, i) {
 			explained[j] = true
-			left -= take(&adopted[j], left)
+			if records[j].mayHaveAdopted(r) {
+				left -= take(&adopted[j], left)
+			}
 		}
 		if r.isFollowed(records[i+1:], now) && !r.isKept(recovered) {
 			lost[i] = left
@@ -225,7 +228,7 @@ func losses(records []ServerRecord, now time.Time) []int64 {
 			if lost[i] == 0 {
 				break
 			}
-			if records[j].At.After(records[i].At) {
+			if records[j].At.After(records[i].At) && records[j].mayHaveAdopted(records[i]) {
 				lost[i] -= take(&adopted[j], lost[i])
 			}
 		}
@@ -244,6 +247,11 @@ func recoveredRuns(records []ServerRecord) map[string]bool {
 		}
 	}
 	return recovered
+}
+
+// mayHaveAdopted reports whether counts of another run may be among those that r adopted.
+func (r ServerRecord) mayHaveAdopted(of ServerRecord) bool {
+	return r.Journal == nil || of.Journal == nil || len(r.Journal.Adopted) >= MaxAdoptedRuns || slices.Contains(r.Journal.Adopted, of.Run)
 }
 
 // isKept reports whether all counts of a killed run were in a journal that another run has found.

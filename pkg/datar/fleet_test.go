@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -281,17 +282,17 @@ func TestKilledRunsAreDoubtfulUntilTheirJournalIsFound(t *testing.T) {
 		dropped int64
 		drops   []datar.Interval
 	}{
-		"no run found its journal":         {[]datar.ServerRecord{killed(0, inFile), next("a", -50)}, 0, doubt},
-		"its next run did":                 {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "0", "1")}, 0, nil},
-		"another server did":               {[]datar.ServerRecord{killed(0, inFile), next("a", -50), next("b", -200, "1")}, 0, nil},
-		"the journal of another run":       {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "3")}, 0, doubt},
-		"some counts were in memory":       {[]datar.ServerRecord{killed(0, &datar.JournalRecord{InMemory: true}), next("a", -50, "1")}, 0, doubt},
-		"with counts that were pending":    {[]datar.ServerRecord{killed(4, inFile), next("a", -50)}, 4, doubt},
-		"found with what was pending":      {[]datar.ServerRecord{killed(4, inFile), next("a", -50, "1")}, 0, nil},
-		"it may still come back":           {[]datar.ServerRecord{killed(0, inFile)}, 0, nil},
-		"it ended":                         {[]datar.ServerRecord{ended, next("a", -50)}, 0, nil},
-		"an earlier version, not known":    {[]datar.ServerRecord{killed(0, nil), next("a", -50)}, 0, nil},
-		"an application counts for itself": {[]datar.ServerRecord{application, next("a", -50)}, 0, nil},
+		"no run found its journal":             {[]datar.ServerRecord{killed(0, inFile), next("a", -50)}, 0, doubt},
+		"its next run did":                     {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "0", "1")}, 0, nil},
+		"another server did":                   {[]datar.ServerRecord{killed(0, inFile), next("a", -50), next("b", -200, "1")}, 0, nil},
+		"the journal of another run":           {[]datar.ServerRecord{killed(0, inFile), next("a", -50, "3")}, 0, doubt},
+		"some counts were in memory":           {[]datar.ServerRecord{killed(0, &datar.JournalRecord{InMemory: true}), next("a", -50, "1")}, 0, doubt},
+		"with counts that were pending":        {[]datar.ServerRecord{killed(4, inFile), next("a", -50)}, 4, doubt},
+		"found with what was pending":          {[]datar.ServerRecord{killed(4, inFile), next("a", -50, "1")}, 0, nil},
+		"it may still come back":               {[]datar.ServerRecord{killed(0, inFile)}, 0, nil},
+		"it ended":                             {[]datar.ServerRecord{ended, next("a", -50)}, 0, nil},
+		"an earlier version, not known":        {[]datar.ServerRecord{killed(0, nil), next("a", -50)}, 0, nil},
+		"an application of an earlier version": {[]datar.ServerRecord{application, next("a", -50)}, 0, nil},
 	} {
 		got := datar.CompletenessOf(test.records, at(-90), at(0), noon)
 		if diff := cmp.Diff(test.drops, got.Drops); got.Dropped != test.dropped || diff != "" {
@@ -347,6 +348,33 @@ func TestKillsWithoutAJournalAreDoubtful(t *testing.T) {
 				h.wantStored(15)
 			}
 		})
+	}
+}
+
+// TestCountsOfOtherJournalsDoNotHideALoss has servers that share a folder in which the journal of one
+// of them is gone. Others adopted as many counts as it had pending, but from other journals.
+func TestCountsOfOtherJournalsDoNotHideALoss(t *testing.T) {
+	t.Parallel()
+	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+	run := func(name, id string, start, last int, pending, adopted int64, found ...string) datar.ServerRecord {
+		return datar.ServerRecord{
+			Name: name, Run: id, Kind: datar.KindServer, Start: at(start), At: at(last), FlushInterval: time.Minute,
+			Recorded: adopted + pending, Stored: adopted, Pending: pending, Adopted: adopted, Journal: &datar.JournalRecord{Adopted: found},
+		}
+	}
+	killed, other := run("a", "a1", -100, -60, 4, 0), run("b", "b1", -100, -60, 4, 0)
+	for name, test := range map[string]struct {
+		records []datar.ServerRecord
+		lost    int64
+	}{
+		"its next run found another journal": {[]datar.ServerRecord{killed, run("a", "a2", -50, 0, 0, 4, "b1"), other, run("b", "b2", -49, 0, 0, 0)}, 4},
+		"another server did":                 {[]datar.ServerRecord{killed, run("a", "a2", -50, 0, 0, 0), run("c", "c1", -100, 0, 0, 4, "b1")}, 4},
+		"its next run found both":            {[]datar.ServerRecord{killed, run("a", "a2", -50, 0, 0, 8, "b1", "a1"), other, run("b", "b2", -49, 0, 0, 0)}, 0},
+		"more than a record can have":        {[]datar.ServerRecord{killed, run("a", "a2", -50, 0, 0, 4, slices.Repeat([]string{"b"}, datar.MaxAdoptedRuns)...)}, 0},
+	} {
+		if f := datar.FleetOf(test.records, noon); f.Lost != test.lost || f.Balanced != (test.lost == 0) {
+			t.Errorf("%s: %d lost, balanced %t; want %d", name, f.Lost, f.Balanced, test.lost)
+		}
 	}
 }
 

@@ -77,6 +77,9 @@ const unfinishedSuffix = ".new"
 // journalName matches the names of journals. The first group is the database, the second the writer.
 var journalName = regexp.MustCompile(`^datar-([0-9a-zA-Z-]+)\.([0-9a-f-]{36})\.journal$`)
 
+// runName matches the names of runs.
+var runName = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+
 func journalPath(dir, database, writer string) string {
 	return filepath.Join(dir, "datar-"+database+"."+writer+".journal")
 }
@@ -229,7 +232,9 @@ func openJournal(path, database, writer string, of abilities) (_ *arena, err err
 	if err != nil {
 		return nil, err
 	}
-	a.journal.run = text(a.journal.header.run)
+	if run := text(a.journal.header.run); runName.MatchString(run) { // the checksum does not include it
+		a.journal.run = run
+	}
 	a.flushing.writer.id = writer
 	a.engineMu.detached = true
 	a.counters = of.counters

@@ -295,6 +295,33 @@ func TestDamagedJournalsAreSetAside(t *testing.T) {
 	}
 }
 
+// TestDamagedRunIsNoRun: the counts of a journal do not depend on the run in its header. What is
+// there could be too long for a database, or make a central server ignore the record.
+func TestDamagedRunIsNoRun(t *testing.T) {
+	t.Parallel()
+	const run, length = 168, 64 // where the run is
+	h := newHost(t)
+	first := h.start()
+	first.record(1, 1, 1, 10)
+	first.Crash()
+	path := h.files("*.journal")[0]
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(content[run:], bytes.Repeat([]byte{1}, length))
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := h.start()
+	second.flush(t)
+	h.wantStored(10)
+	records, err := h.store.Servers(t.Context())
+	if err != nil || len(records) != 1 || records[0].Journal == nil || len(records[0].Journal.Adopted) != 0 {
+		t.Errorf("records are %+v (%v), want one that found the journal of no run", records, err)
+	}
+}
+
 func TestJournalCutWhileInUse(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int64{"to nothing": 0, "behind the header": 4096, "partly": 4096 + 64*100} {

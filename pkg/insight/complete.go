@@ -16,7 +16,7 @@ const (
 	WhyRecordsOff Why = "records_off"
 	// WhyNoServer: no server counted.
 	WhyNoServer Why = "no_server"
-	// WhyDropped: some evaluations were lost.
+	// WhyDropped: some evaluations were dropped, or may be lost with a killed server.
 	WhyDropped Why = "dropped"
 )
 

@@ -30,7 +30,7 @@ type DatarHole struct {
 	To *strfmt.DateTime `json:"to"`
 
 	// `records_off`: the flag was not counted. `no_server`: no server ran. `dropped`: some
-	// evaluations were dropped.
+	// evaluations may be lost.
 	// Example: records_off
 	// Required: true
 	// Enum: ["records_off","no_server","dropped"]

@@ -6498,7 +6498,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were dropped.",
+          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations may be lost.",
           "type": "string",
           "enum": [
             "records_off",
@@ -16164,7 +16164,7 @@ func init() {
           "example": "2026-01-12T04:00:00.000Z"
         },
         "why": {
-          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations were dropped.",
+          "description": "` + "`" + `records_off` + "`" + `: the flag was not counted. ` + "`" + `no_server` + "`" + `: no server ran. ` + "`" + `dropped` + "`" + `: some\nevaluations may be lost.",
           "type": "string",
           "enum": [
             "records_off",
