@@ -106,7 +106,7 @@ func TestEveryNumberOpens(t *testing.T) {
 	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), 3*24)
 	s.startOn(t)
 	s.sample(t, 2)
-	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-it", "entityID": "e"})
+	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-$&", "entityID": "e"})
 	p := open(t, s)
 	poll(t, "the unknown key", func() bool {
 		list, _ := s.api(t, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)

@@ -563,12 +563,15 @@ func signed(n int64) string {
 	return number(n)
 }
 
-// countedDays returns the number of days of which a state has evaluations, begun ones included: a new flag has fewer than others.
-func countedDays(s *insight.State, now time.Time) int64 {
-	if s.Complete == nil || s.Complete.Since.IsZero() {
-		return latelyDays
+// countedDays returns the number of days of which a state has evaluations, begun ones included: a
+// new flag has fewer than others. If the flag is counted since a hole, it was also counted before it.
+func countedDays(s *insight.State, created, now time.Time) int64 {
+	since := created
+	if c := s.Complete; c != nil && !c.Since.IsZero() && !slices.ContainsFunc(c.Holes, func(h insight.Hole) bool { return h.To.Equal(c.Since) }) {
+		since = c.Since
 	}
-	return min(latelyDays, max(1, int64((now.Sub(s.Complete.Since)+24*time.Hour-1)/(24*time.Hour))))
+	const day = 24 * time.Hour
+	return min(latelyDays, max(1, 1+int64((now.Sub(since)-1)/day)))
 }
 
 // deletionChecks sets the checks of a deletion; failed checks come first.
@@ -584,7 +587,7 @@ func (u *UI) deletionChecks(r *http.Request, p *page, f *entity.Flag, d *deleteD
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/state", f.ID))
 	d.SQL = u.sql(datar.GroupOutcome, f, hourOf(u.o.Now(), latelyDays), nil)
 	if n := state.Evidence.Count; n > 0 {
-		d.Title = u.text.say("delete.title.asked", "key", code(f.Key), "n", max(1, n/countedDays(state, p.Now)))
+		d.Title = u.text.say("delete.title.asked", "key", code(f.Key), "n", max(1, n/countedDays(state, f.CreatedAt, p.Now)))
 	}
 	d.Sure = state.CanDelete.Answer == insight.AnswerYes
 	order := []string{"no", "unknown", "ok"}

@@ -39,7 +39,8 @@ function counts(number) {
   if (!says) return plain(number.closest("p, li, td, dd, h1, h2, div"));
   const row = cell && words(cell.parentElement.querySelector("th code, th, .key"));
   const of = cell?.closest("tbody")?.dataset.of;
-  return says.replace("{row}", `\u2068${row}\u2069`).replace("{of}", of); // a key may be written from right to left
+  const names = {row: `\u2068${row}\u2069`, of}; // a key may be written from right to left
+  return says.replace(/\{(row|of)\}/g, (_, name) => names[name]); // a key may have {of} and $&
 }
 
 /** Shows the popover at a part of the page. */
