@@ -45,7 +45,10 @@ func (t Turns) Release() {
 }
 
 // Turn is the turn of a request with a large body, or nil if the request needs none. It is for one goroutine.
-type Turn struct{ of Turns }
+type Turn struct {
+	of   Turns
+	held bool
+}
 
 // TakeFor waits for the turn of a body of length bytes. Call End at the latest when the request is done.
 func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
@@ -55,13 +58,23 @@ func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
 	if err := t.Take(ctx); err != nil {
 		return nil, err
 	}
-	return &Turn{t}, nil
+	return &Turn{t, true}, nil
 }
 
-// End ends the turn at its first call.
+// End ends the turn. Without a turn, it does nothing.
 func (t *Turn) End() {
-	if t != nil {
+	if t != nil && t.held {
 		t.of.Release()
-		t.of = nil
+		t.held = false
 	}
+}
+
+// Again waits for a turn after End. The error is the error of ctx.
+func (t *Turn) Again(ctx context.Context) error {
+	if t == nil || t.held {
+		return nil
+	}
+	err := t.of.Take(ctx)
+	t.held = err == nil
+	return err
 }

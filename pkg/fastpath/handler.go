@@ -122,7 +122,11 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.release(m)
-	turn, err := h.turns.TakeFor(r.Context(), len(text))
+	size := len(text)
+	if batch && strings.Count(text, "{") > manyEntities {
+		size += budget.LargeBytes
+	}
+	turn, err := h.turns.TakeFor(r.Context(), size)
 	if err != nil { // the client disconnected, which logs and metrics show
 		r.Pattern = r.URL.Path
 		h.refuse(rw, r, err)
@@ -134,11 +138,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	var end string // of the response, if it is long
 	if batch {
 		header["Content-Type"] = contentTypeJSON // the response may be sent while the batch is evaluated
-		out := io.Writer(rw)
-		if turn != nil {
-			out = &inTurn{rw, turn}
-		}
-		ok, sent, err = h.evaluateBatch(r.Context(), out, m, text)
+		ok, sent, err = h.evaluateBatch(r.Context(), rw, m, text, turn)
 	} else {
 		end, ok = h.evaluate(r.Context(), m, text)
 	}
@@ -167,15 +167,36 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// inTurn ends the turn before it writes, because a client may read slowly.
+// inTurn ends the turn while it writes, because a client may read slowly.
 type inTurn struct {
 	io.Writer
 	turn *budget.Turn
+	ctx  context.Context
 }
 
 func (w *inTurn) Write(p []byte) (int, error) {
 	w.turn.End()
-	return w.Writer.Write(p)
+	n, err := w.Writer.Write(p)
+	return n, errors.Join(err, w.turn.Again(w.ctx))
+}
+
+// Batches of more evaluations than largeBatch take turns, also if their bodies are small. A batch with tags counts as if
+// they selected flagsOfTags flags.
+//
+// So do bodies with more than manyEntities braces, before they are decoded: an entity may have two bytes, and takes
+// a hundred.
+const (
+	manyEntities = 1000
+	largeBatch   = 1000
+	flagsOfTags  = 20
+)
+
+func isLarge(b *eval.BatchRequest) bool {
+	flags := len(b.FlagIDs) + len(b.FlagKeys)
+	if len(b.FlagTags) > 0 {
+		flags += flagsOfTags
+	}
+	return len(b.Entities)*flags > largeBatch
 }
 
 // release returns memory for reuse. It drops all references to the request.
@@ -305,10 +326,19 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string) (end str
 
 // evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent reports whether some of
 // the response is already sent; the rest is in m.answer. After an error, nothing is sent.
-func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string) (ok, sent bool, err error) {
+func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string, turn *budget.Turn) (ok, sent bool, err error) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {
 		return false, false, nil
+	}
+	if turn == nil && isLarge(&batch) {
+		if turn, err = h.turns.TakeFor(ctx, len(text)+budget.LargeBytes); err != nil {
+			return true, false, err
+		}
+		defer turn.End()
+	}
+	if turn != nil {
+		out = &inTurn{out, turn, ctx}
 	}
 	batch.Reserve = m.reserve
 	encoder := eval.NewBatchEncoder(m.answer[:0], out)

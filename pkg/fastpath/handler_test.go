@@ -608,6 +608,53 @@ func TestMemoryOfBatches(t *testing.T) {
 	}
 }
 
+// Batches of many evaluations take turns, also if their bodies are small.
+func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
+	t.Parallel()
+	service := eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{benchmarkFlag()})}, nil, eval.Options{})
+	turns := budget.NewTurns(1)
+	refused := func(rw http.ResponseWriter, _ *http.Request, err error) {
+		if errors.Is(err, context.Canceled) {
+			rw.WriteHeader(http.StatusTeapot)
+		}
+	}
+	h := fastpath.New(fastpath.Options{Evaluator: service, Refuse: refused, BasePath: "/api/v1", Turns: turns}, http.NotFoundHandler())
+	entities := func(n int) string { return `"entities":[{"entityID":"e"}` + strings.Repeat(`,{}`, n-1) + `]` }
+	ids := `"flagIDs":[1` + strings.Repeat(`,2`, 1500) + `]`
+	for name, c := range map[string]struct {
+		body string
+		want int
+	}{
+		"few":               {`{"flagKeys":["bench"],` + entities(2) + `}`, http.StatusOK},
+		"many entities":     {`{"flagKeys":["bench"],` + entities(3000) + `}`, http.StatusTeapot},
+		"many flags":        {`{` + ids + `,` + entities(2) + `}`, http.StatusTeapot},
+		"entities and tags": {`{"flagTags":["a"],` + entities(100) + `}`, http.StatusTeapot},
+	} {
+		post := func(ctx context.Context) int {
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(c.body))
+			r.Header.Set("Content-Type", "application/json")
+			rw := httptest.NewRecorder()
+			h.ServeHTTP(rw, r)
+			return rw.Code
+		}
+		if status := post(t.Context()); status != http.StatusOK || len(c.body) > budget.LargeBytes {
+			t.Errorf("%s, %d bytes: %d", name, len(c.body), status)
+		}
+		if err := turns.Take(t.Context()); err != nil { // all were returned
+			t.Fatal(err)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		if c.want != http.StatusOK {
+			time.AfterFunc(10*time.Millisecond, cancel)
+		}
+		if status := post(gone); status != c.want {
+			t.Errorf("%s, without a turn: %d, want %d", name, status, c.want)
+		}
+		cancel()
+		turns.Release()
+	}
+}
+
 // FuzzLikeGenerated looks for a request that the two ways answer differently.
 func FuzzLikeGenerated(f *testing.F) {
 	for _, test := range plainCases {
