@@ -175,6 +175,14 @@ func TestNumbersWithTheKeyboard(t *testing.T) {
 	p.until("the focus in the popover", `document.activeElement.closest("#number")`)
 	p.keys(kb.Escape)
 	p.until("the focus back on the number", `!document.querySelector("#number:popover-open") && document.activeElement.matches(".setgot td.got-c button.n")`)
+	p.value(`getSelection().selectAllChildren(document.querySelector(".answer")), document.activeElement.dispatchEvent(new MouseEvent("click", {bubbles: true, detail: 1})), 1`)
+	if got := p.value(`Boolean(document.querySelector("#number:popover-open"))`); got != "false" {
+		t.Error("a click that selected text opened a number")
+	}
+	p.keys(kb.Enter)
+	p.until("the number, while text is selected", opened+` !== ""`)
+	p.keys(kb.Escape)
+	p.value(`getSelection().empty(), 1`)
 	// A dialog is above the page, so what opens in it is part of it.
 	p.press("More")
 	p.press("Delete")

@@ -289,7 +289,6 @@ func TestAnswersThatAreNoCentres(t *testing.T) {
 	}
 }
 
-// A batch that the central server will never take is given up, for which its own word is needed.
 // TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with an error.
 func TestErrorsHaveNoURL(t *testing.T) {
 	t.Parallel()
@@ -306,6 +305,7 @@ func TestErrorsHaveNoURL(t *testing.T) {
 	}
 }
 
+// A batch that the central server will never take is given up, for which its own word is needed.
 func TestBatchesThatAreMalformed(t *testing.T) {
 	t.Parallel()
 	for answer, refused := range map[string]bool{

@@ -102,7 +102,7 @@ function neighbor(numbers, from, key) {
 }
 
 document.addEventListener("click", (event) => {
-  if (!getSelection().isCollapsed) return; // a number was selected, perhaps to copy it
+  if (event.detail && !getSelection().isCollapsed) return; // a mouse selected a number, perhaps to copy it
   const chart = event.target.closest?.(".chart");
   if (chart && !event.target.closest("a")) return bucket(chart, event.target.closest("g.bucket"));
   const group = event.target.closest?.("[data-source]");
