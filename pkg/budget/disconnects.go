@@ -15,8 +15,8 @@ const (
 	// of a processor.
 	disconnectsPerSecond, disconnectsAtOnce = 2000, 10
 	// maxDisconnectDelay limits how many such requests wait, because each keeps its connection and its
-	// memory: 2,000. Further ones are refused at once.
-	maxDisconnectDelay = time.Second
+	// memory: 4,000. Further ones are refused at once.
+	maxDisconnectDelay = 2 * time.Second
 )
 
 // Disconnects delays requests whose client disconnected before the end of the body. Thousands of
@@ -29,7 +29,7 @@ func NewDisconnects() *Disconnects {
 	return &Disconnects{rate.NewLimiter(disconnectsPerSecond, disconnectsAtOnce)}
 }
 
-// Wait waits at most a second, until a request whose client disconnected may be refused. It ignores
+// Wait waits at most two seconds, until a request whose client disconnected may be refused. It ignores
 // the request's context, which is already canceled then: a client that closed only its side of the
 // connection still reads the response.
 func (d *Disconnects) Wait() {
