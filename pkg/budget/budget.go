@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -202,6 +203,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	b.taken += cost
+	runtime.Gosched() // many large bodies that arrive at once would run for 100 ms before a small request
 	return n, err
 }
 
