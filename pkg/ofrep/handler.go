@@ -239,7 +239,7 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	writeBody(rw, status, m.answer)
 }
 
-// evaluate evaluates the flag with a key, and reserves the memory of the response, which release returns.
+// evaluate evaluates the flag with a key. Before, it reserves the memory of the response, which release returns.
 func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string) (_ *answer, release func(int), _ *problem) {
 	request := eval.Request{FlagKey: key}
 	if refused := m.readContext(body, h.options.Inject != nil, &request); refused != nil {
@@ -248,19 +248,21 @@ func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string
 	if h.options.Inject != nil {
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	}
-	if len(tags) > 0 { // a flag out of scope is not evaluated
-		if f, ok := h.options.States.State().Snapshot.Find(key); ok && !within(f, tags) {
+	release = func(int) {}
+	if f, ok := h.options.States.State().Snapshot.Find(key); ok { // a flag that is refused is not evaluated
+		if !within(f, tags) {
 			return nil, nil, unknownFlag(key)
+		}
+		var refused *problem
+		if release, refused = h.reserve(answerBytes(f)); refused != nil {
+			return nil, nil, refused
 		}
 	}
 	h.options.Eval.EvaluateInto(r.Context(), request, &m.result)
 	f, ok := m.result.Flag()
 	if !ok {
+		release(0)
 		return nil, nil, unknownFlag(key)
-	}
-	release, refused := h.reserve(answerBytes(f))
-	if refused != nil {
-		return nil, nil, refused
 	}
 	return h.answersOf(f).of(&m.result), release, nil
 }

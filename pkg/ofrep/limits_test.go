@@ -58,7 +58,7 @@ func TestAnnouncedBodyTakesNoMemory(t *testing.T) { //nolint:paralleltest // mea
 func TestMemoryOfRequests(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20
-	large := fmt.Sprintf(`{"Flags":[{"ID":42,"Key":"checkout","Enabled":true,"Segments":[{"ID":1,"RolloutPercent":100,"Distributions":[
+	large := fmt.Sprintf(`{"Flags":[{"ID":42,"Key":"checkout","Enabled":true,"DataRecordsEnabled":true,"Segments":[{"ID":1,"RolloutPercent":100,"Distributions":[
 		{"VariantKey":"on","Percent":100}]}],"Variants":[{"ID":1,"Key":"on","Attachment":{"value":%q}}]}]}`, strings.Repeat("x", 50<<10))
 	values := `{"context":{"targetingKey":"a","x":[` + strings.Repeat("{},", 20_000) + `0]}}` // 1 MB of values
 	for _, c := range []struct {
@@ -88,6 +88,9 @@ func TestMemoryOfRequests(t *testing.T) {
 				if busy := c.status == http.StatusServiceUnavailable; (rw.Header().Get("Retry-After") == "1") != busy {
 					t.Errorf("%s: %d with Retry-After %q", path, rw.Code, rw.Header().Get("Retry-After"))
 				}
+			}
+			if recorded := f.records.all(); (recorded == "") != (c.status != http.StatusOK) {
+				t.Errorf("recorded %q after %d", recorded, c.status)
 			}
 			if bodies.Take(size-c.bodies) != nil || answers.Take(size-c.answers) != nil {
 				t.Error("memory was not returned")
