@@ -2,6 +2,8 @@ package budget
 
 import (
 	"context"
+	"errors"
+	"io"
 	"runtime"
 )
 
@@ -69,12 +71,25 @@ func (t *Turn) End() {
 	}
 }
 
-// Again waits for a turn after End. The error is the error of ctx.
-func (t *Turn) Again(ctx context.Context) error {
-	if t == nil || t.held {
-		return nil
+// Writer returns a writer that ends the turn, writes to out, because a client may read slowly, and
+// waits for another turn. Its error is that of out, or that of ctx. Without a turn, it returns out.
+func (t *Turn) Writer(ctx context.Context, out io.Writer) io.Writer {
+	if t == nil {
+		return out
 	}
-	err := t.of.Take(ctx)
-	t.held = err == nil
-	return err
+	return &turnWriter{t, ctx, out}
+}
+
+type turnWriter struct {
+	turn *Turn
+	ctx  context.Context
+	out  io.Writer
+}
+
+func (w *turnWriter) Write(p []byte) (int, error) {
+	w.turn.End()
+	n, err := w.out.Write(p)
+	again := w.turn.of.Take(w.ctx)
+	w.turn.held = again == nil
+	return n, errors.Join(err, again)
 }

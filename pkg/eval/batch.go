@@ -11,6 +11,8 @@ const (
 	DefaultAnswerBytes = 64 << 20
 	// batchTimeout limits the evaluation of a batch: the server closes connections after 30 s.
 	batchTimeout = 25 * time.Second
+	// largeBatch is the maximum number of evaluations of a batch that takes no turns.
+	largeBatch = 1000
 	// partBytes is how much of the response to a batch is kept in memory before it is sent.
 	partBytes = 256 << 10
 	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result without its attachment is
@@ -28,6 +30,17 @@ type tooSlow struct{}
 
 func (tooSlow) Error() string {
 	return "the batch was not evaluated within 25 s: ask for fewer entities or flags"
+}
+
+// IsLarge reports whether a batch has so many evaluations that it takes turns with other large
+// requests, also if its body is small: more than largeBatch. Tags count as flagsOfTags flags.
+func (b *BatchRequest) IsLarge() bool {
+	const flagsOfTags = 20
+	flags := len(b.FlagIDs) + len(b.FlagKeys)
+	if len(b.FlagTags) > 0 {
+		flags += flagsOfTags
+	}
+	return len(b.Entities)*flags > largeBatch
 }
 
 // BatchEncoder writes the response to a batch, in the format of the API's evaluationBatchResponse. It sends a long

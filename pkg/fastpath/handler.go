@@ -167,37 +167,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// inTurn ends the turn while it writes, because a client may read slowly.
-type inTurn struct {
-	io.Writer
-	turn *budget.Turn
-	ctx  context.Context
-}
-
-func (w *inTurn) Write(p []byte) (int, error) {
-	w.turn.End()
-	n, err := w.Writer.Write(p)
-	return n, errors.Join(err, w.turn.Again(w.ctx))
-}
-
-// Batches of more evaluations than largeBatch take turns, also if their bodies are small. A batch with tags counts as if
-// they selected flagsOfTags flags.
-//
-// So do bodies with more than manyEntities braces, before they are decoded: an entity may have two bytes, and takes
-// a hundred.
-const (
-	manyEntities = 1000
-	largeBatch   = 1000
-	flagsOfTags  = 20
-)
-
-func isLarge(b *eval.BatchRequest) bool {
-	flags := len(b.FlagIDs) + len(b.FlagKeys)
-	if len(b.FlagTags) > 0 {
-		flags += flagsOfTags
-	}
-	return len(b.Entities)*flags > largeBatch
-}
+// manyEntities is the number of braces in the body of a batch from which it is decoded in turn: an
+// entity may have two bytes, and takes a hundred.
+const manyEntities = 1000
 
 // release returns memory for reuse. It drops all references to the request.
 func (h *Handler) release(m *memory) {
@@ -331,17 +303,14 @@ func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, t
 	if !ok {
 		return false, false, nil
 	}
-	if turn == nil && isLarge(&batch) {
+	if turn == nil && batch.IsLarge() {
 		if turn, err = h.turns.TakeFor(ctx, len(text)+budget.LargeBytes); err != nil {
 			return true, false, err
 		}
 		defer turn.End()
 	}
-	if turn != nil {
-		out = &inTurn{out, turn, ctx}
-	}
 	batch.Reserve = m.reserve
-	encoder := eval.NewBatchEncoder(m.answer[:0], out)
+	encoder := eval.NewBatchEncoder(m.answer[:0], turn.Writer(ctx, out))
 	err = h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()
 	if err != nil && sent {

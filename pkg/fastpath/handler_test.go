@@ -75,14 +75,8 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 			Now:          clock,
 			Random:       func() int32 { s.made++; return s.made },
 		})
-		spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
-		if err != nil {
-			t.Fatal(err)
-		}
-		api := operations.NewFlagrAPI(spec)
 		served := handler.New(handler.Options{Eval: service, Snapshots: s, Logger: slog.New(slog.DiscardHandler)})
-		served.Register(api)
-		generated := web.NameRoutes("/api/v1", api.Serve(nil))
+		generated := web.NameRoutes("/api/v1", serve(t, served))
 		s.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			s.apiCalls++
 			generated.ServeHTTP(rw, r)
@@ -563,6 +557,18 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	}
 }
 
+// serve returns the generated API with a handler.
+func serve(t testing.TB, served *handler.Handler) http.Handler {
+	t.Helper()
+	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := operations.NewFlagrAPI(spec)
+	served.Register(api)
+	return api.Serve(nil)
+}
+
 // Responses to batches that are being sent take memory. Without it, a large batch is refused and nothing is evaluated.
 func TestMemoryOfBatches(t *testing.T) {
 	t.Parallel()
@@ -573,13 +579,7 @@ func TestMemoryOfBatches(t *testing.T) {
 	service := eval.NewService(s, s, eval.Options{})
 	answers := budget.NewMemory(total)
 	served := handler.New(handler.Options{Eval: service, Snapshots: s, BatchMemory: answers, Logger: slog.New(slog.DiscardHandler)})
-	spec, err := loads.Embedded(restapi.SwaggerJSON, restapi.FlatSwaggerJSON)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := operations.NewFlagrAPI(spec)
-	served.Register(api)
-	generated := api.Serve(nil)
+	generated := serve(t, served)
 	fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", BatchMemory: answers}, generated)
 	large := `{"flagKeys":["bench"],"entities":[{"entityID":"e"}` + strings.Repeat(`,{"entityID":"f"}`, 2000) + `]}`
 	small := `{"flagKeys":["bench"],"entities":[{"entityID":"e"}]}`
@@ -611,47 +611,48 @@ func TestMemoryOfBatches(t *testing.T) {
 // Batches of many evaluations take turns, also if their bodies are small.
 func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 	t.Parallel()
-	service := eval.NewService(&side{snapshot: eval.Compile([]entity.Flag{benchmarkFlag()})}, nil, eval.Options{})
+	flags := &side{snapshot: eval.Compile([]entity.Flag{benchmarkFlag()})}
+	service := eval.NewService(flags, nil, eval.Options{})
 	turns := budget.NewTurns(1)
-	refused := func(rw http.ResponseWriter, _ *http.Request, err error) {
-		if errors.Is(err, context.Canceled) {
-			rw.WriteHeader(http.StatusTeapot)
-		}
-	}
-	h := fastpath.New(fastpath.Options{Evaluator: service, Refuse: refused, BasePath: "/api/v1", Turns: turns}, http.NotFoundHandler())
+	served := handler.New(handler.Options{Eval: service, Snapshots: flags, Turns: turns, Logger: slog.New(slog.DiscardHandler)})
+	generated := serve(t, served)
+	fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", Turns: turns}, http.NotFoundHandler())
 	entities := func(n int) string { return `"entities":[{"entityID":"e"}` + strings.Repeat(`,{}`, n-1) + `]` }
 	ids := `"flagIDs":[1` + strings.Repeat(`,2`, 1500) + `]`
+	const disconnected = 499
 	for name, c := range map[string]struct {
 		body string
 		want int
 	}{
 		"few":               {`{"flagKeys":["bench"],` + entities(2) + `}`, http.StatusOK},
-		"many entities":     {`{"flagKeys":["bench"],` + entities(3000) + `}`, http.StatusTeapot},
-		"many flags":        {`{` + ids + `,` + entities(2) + `}`, http.StatusTeapot},
-		"entities and tags": {`{"flagTags":["a"],` + entities(100) + `}`, http.StatusTeapot},
+		"many entities":     {`{"flagKeys":["bench"],` + entities(3000) + `}`, disconnected},
+		"many flags":        {`{` + ids + `,` + entities(2) + `}`, disconnected},
+		"entities and tags": {`{"flagTags":["a"],` + entities(100) + `}`, disconnected},
 	} {
-		post := func(ctx context.Context) int {
-			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(c.body))
-			r.Header.Set("Content-Type", "application/json")
-			rw := httptest.NewRecorder()
-			h.ServeHTTP(rw, r)
-			return rw.Code
+		for path, h := range map[string]http.Handler{"fast": fast, "generated": generated} {
+			post := func(ctx context.Context) int {
+				r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(c.body))
+				r.Header.Set("Content-Type", "application/json")
+				rw := httptest.NewRecorder()
+				h.ServeHTTP(rw, r)
+				return rw.Code
+			}
+			if status := post(t.Context()); status != http.StatusOK || len(c.body) > budget.LargeBytes {
+				t.Errorf("%s, %s, %d bytes: %d", path, name, len(c.body), status)
+			}
+			if err := turns.Take(t.Context()); err != nil { // all were returned
+				t.Fatal(err)
+			}
+			gone, cancel := context.WithCancel(t.Context())
+			if c.want != http.StatusOK {
+				time.AfterFunc(10*time.Millisecond, cancel)
+			}
+			if status := post(gone); status != c.want {
+				t.Errorf("%s, %s, without a turn: %d, want %d", path, name, status, c.want)
+			}
+			cancel()
+			turns.Release()
 		}
-		if status := post(t.Context()); status != http.StatusOK || len(c.body) > budget.LargeBytes {
-			t.Errorf("%s, %d bytes: %d", name, len(c.body), status)
-		}
-		if err := turns.Take(t.Context()); err != nil { // all were returned
-			t.Fatal(err)
-		}
-		gone, cancel := context.WithCancel(t.Context())
-		if c.want != http.StatusOK {
-			time.AfterFunc(10*time.Millisecond, cancel)
-		}
-		if status := post(gone); status != c.want {
-			t.Errorf("%s, without a turn: %d, want %d", name, status, c.want)
-		}
-		cancel()
-		turns.Release()
 	}
 }
 

@@ -86,11 +86,22 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 		}
 	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		var turn *budget.Turn
+		if request.IsLarge() {
+			var left error
+			if turn, left = h.turns.TakeFor(r.Context(), budget.LargeBytes+1); left != nil {
+				h.fail(r, left).WriteResponse(rw, producer)
+				return
+			}
+			defer turn.End()
+		}
 		held := budget.Hold{Memory: h.batchMemory}
 		defer held.Release()
 		request.Reserve = held.Take
-		encoder := eval.NewBatchEncoder(nil, rw)
-		switch err := h.eval.EvaluateEach(r.Context(), request, encoder.Add); {
+		encoder := eval.NewBatchEncoder(nil, turn.Writer(r.Context(), rw))
+		err := h.eval.EvaluateEach(r.Context(), request, encoder.Add)
+		turn.End()
+		switch {
 		case err != nil && encoder.Sent():
 			panic(http.ErrAbortHandler) // so that no client takes half a response for a whole one
 		case err != nil:
