@@ -112,22 +112,29 @@ func (m *memory) readContext(body string, decoded bool, request *eval.Request) *
 		}
 	}
 	decoder := json.NewDecoder(strings.NewReader(body))
-	decoder.UseNumber()
-	var top any
-	switch err := decoder.Decode(&top); {
+	var members map[string]json.RawMessage // what is not the context is not decoded
+	var noObject *json.UnmarshalTypeError
+	switch err := decoder.Decode(&members); {
 	case errors.Is(err, io.EOF):
 		return nil
-	case err != nil:
+	case err != nil && !errors.As(err, &noObject):
 		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: " + err.Error()}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: something follows the first value"}
 	}
-	members, ok := top.(map[string]any)
-	if !ok {
+	if members == nil {
 		return invalidContext("the request body must be an object")
 	}
-	switch context := members["context"].(type) {
+	var value any
+	if raw, ok := members["context"]; ok {
+		decoder = json.NewDecoder(bytes.NewReader(raw))
+		decoder.UseNumber()
+		if err := decoder.Decode(&value); err != nil {
+			return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: " + err.Error()}
+		}
+	}
+	switch context := value.(type) {
 	case nil:
 		return nil
 	case map[string]any:
