@@ -308,8 +308,13 @@ func TestDiskThatFillsUp(t *testing.T) {
 	l := load{pace: pace}
 	l.begin(s, flags, endless)
 	poll(t, "a flush under load", func() bool { return statistics(t, s).Stored > 1_000 })
-	// The space becomes free only after the server has noticed.
-	if err := os.Remove(journal(t, dir)); err != nil {
+	path := journal(t, dir)
+	held, err := os.Open(path) // keeps the space in use, also after the server has closed the file
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close() //nolint:errcheck // it is only read
+	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	poll(t, "the server to count in memory", func() bool { return statistics(t, s).Journal.State == "memory" })
