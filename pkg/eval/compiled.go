@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"sync"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -35,18 +36,22 @@ func (c CompiledFlag) Values() *Values { return c.flag.values }
 func (c CompiledFlag) Tags() []string { return c.flag.tags }
 
 // Derived returns what derive returns for the flag, and keeps it as long as the flag exists, so that derive is
-// called about once. It is for one owner; with several owners, each call may derive again. The owner must be
-// comparable.
+// called once, also if many goroutines need it at the same moment. It is for one owner; with several owners, each call
+// may derive again. The owner must be comparable.
 func (c CompiledFlag) Derived(owner any, derive func(CompiledFlag) any) any {
-	if d := c.flag.derived.Load(); d != nil && d.owner == owner {
-		return d.value
+	for {
+		known := c.flag.derived.Load()
+		if known != nil && known.owner == owner {
+			return known.value()
+		}
+		c.flag.derived.CompareAndSwap(known, &derivation{owner, sync.OnceValue(func() any { return derive(c) })})
 	}
-	d := &derivation{owner, derive(c)}
-	c.flag.derived.Store(d)
-	return d.value
 }
 
-type derivation struct{ owner, value any }
+type derivation struct {
+	owner any
+	value func() any // derives it at the first call
+}
 
 // Grants returns the variants that the flag can assign. Result.Grant is an index into it.
 func (c CompiledFlag) Grants() []Grant {
