@@ -131,7 +131,7 @@ func (e *Engine) currentRecord() ServerRecord {
 func FleetOf(records []ServerRecord, now time.Time) *Fleet {
 	records = sortedRecords(records)
 	f := &Fleet{Dropped: map[string]int64{}, Servers: []FleetServer{}, Balanced: true}
-	lost := losses(records, now)
+	lost := losses(records, recoveredRuns(records), now)
 	for len(records) > 0 {
 		n := slices.IndexFunc(records, func(r ServerRecord) bool { return r.Name != records[0].Name })
 		if n < 0 {
@@ -188,20 +188,20 @@ func newFleetServer(runs []ServerRecord, now time.Time) FleetServer {
 }
 
 // losses returns, for each record, how much of what was pending in it is lost: the run was followed by another one
-// without having ended, and no run has adopted the rest. The records are sorted by name and start.
+// without having ended, and no run has adopted the rest. recovered has the recoveredRuns. The records are sorted by name and start.
 //
 // A record has how much the run adopted from all journals that it found. It includes what killed runs counted after
 // their last records, so it may be more than was pending. What a run adopted is credited only to runs that may have had
 // it: see mayHaveAdopted. The runs that directly followed a killed run of the same server are credited to it, and all
 // that they adopted is from such runs. What other runs adopted is credited to any server, because servers can share
 // journals.
-func losses(records []ServerRecord, now time.Time) []int64 {
+func losses(records []ServerRecord, recovered map[string]bool, now time.Time) []int64 {
 	lost := make([]int64, len(records))
 	adopted := make([]int64, len(records)) // and not credited
 	for i, r := range records {
 		adopted[i] = r.Adopted
 	}
-	explained, recovered := make([]bool, len(records)), recoveredRuns(records)
+	explained := make([]bool, len(records))
 	for i, r := range records {
 		if r.Ended {
 			continue
@@ -520,7 +520,7 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 // other run has found, may also have lost what it counted after its last record: how much that was is not known.
 func (c *Completeness) addLost(records []ServerRecord, from, to, now time.Time) {
 	recovered := recoveredRuns(records)
-	for i, n := range losses(records, now) {
+	for i, n := range losses(records, recovered, now) {
 		r := records[i]
 		doubtful := r.Journal != nil && !r.Ended && !r.isKept(recovered) && r.isFollowed(records[i+1:], now)
 		if n == 0 && !doubtful {
