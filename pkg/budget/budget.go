@@ -88,13 +88,16 @@ func (h *Hold) Take(n int) error {
 	return nil
 }
 
-// Release returns all of it.
-func (h *Hold) Release() {
-	if h.bytes > 0 {
-		h.Memory.Release(h.bytes)
-		h.bytes = 0
+// Keep returns all but n bytes.
+func (h *Hold) Keep(n int) {
+	if kept := int64(n); kept < h.bytes {
+		h.Memory.Release(h.bytes - kept)
+		h.bytes = kept
 	}
 }
+
+// Release returns all of it.
+func (h *Hold) Release() { h.Keep(0) }
 
 // shareKey is the key of a *share in a context.
 type shareKey struct{}

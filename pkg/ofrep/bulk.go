@@ -148,19 +148,19 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		}
 	}
 	flags, bytes := v.in(&b.scope)
-	release, refused := h.reserve(bytes)
+	held, refused := h.reserve(bytes)
 	if refused != nil {
 		b.turn.End()
 		h.writeProblem(rw, nil, refused)
 		return
 	}
-	defer release(0)
+	defer held.Release()
 	h.counts.bulkFlags.Add(uint64(len(flags)))
 	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
 		return // the client disconnected
 	}
 	b.turn.End()
-	release(len(m.answer))
+	held.Keep(len(m.answer))
 	tag := entityTag{answer: tagOf(m.digests), input: string(input[:])}
 	for _, k := range known {
 		if k.answer == tag.answer {

@@ -223,13 +223,13 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	defer turn.End()
 	m := h.pool.Get().(*memory)
 	defer h.release(m)
-	said, release, refused := h.evaluate(r, m, key, tags, body)
+	said, held, refused := h.evaluate(r, m, key, tags, body)
 	if refused != nil {
 		turn.End()
 		h.writeProblem(rw, &key, refused)
 		return
 	}
-	defer release(0)
+	defer held.Release()
 	m.answer = said.appendTo(appendName(m.answer[:0], key))
 	turn.End()
 	status := http.StatusOK
@@ -239,32 +239,31 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	writeBody(rw, status, m.answer)
 }
 
-// evaluate evaluates the flag with a key. Before, it reserves the memory of the response, which release returns.
-func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string) (_ *answer, release func(int), _ *problem) {
+// evaluate evaluates the flag with a key. Before, it reserves the memory of the response.
+func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string) (_ *answer, held budget.Hold, _ *problem) {
 	request := eval.Request{FlagKey: key}
 	if refused := m.readContext(body, h.options.Inject != nil, &request); refused != nil {
-		return nil, nil, refused
+		return nil, held, refused
 	}
 	if h.options.Inject != nil {
 		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	}
-	release = func(int) {}
 	if f, ok := h.options.States.State().Snapshot.Find(key); ok { // a flag that is refused is not evaluated
 		if !within(f, tags) {
-			return nil, nil, unknownFlag(key)
+			return nil, held, unknownFlag(key)
 		}
 		var refused *problem
-		if release, refused = h.reserve(answerBytes(f)); refused != nil {
-			return nil, nil, refused
+		if held, refused = h.reserve(answerBytes(f)); refused != nil {
+			return nil, held, refused
 		}
 	}
 	h.options.Eval.EvaluateInto(r.Context(), request, &m.result)
 	f, ok := m.result.Flag()
 	if !ok {
-		release(0)
-		return nil, nil, unknownFlag(key)
+		held.Release()
+		return nil, held, unknownFlag(key)
 	}
-	return h.answersOf(f).of(&m.result), release, nil
+	return h.answersOf(f).of(&m.result), held, nil
 }
 
 func unknownFlag(key string) *problem {

@@ -80,25 +80,17 @@ func answerBytes(f eval.CompiledFlag) int { return f.AnswerBytes() + fixedAnswer
 // fixedAnswerBytes is the approximate length of a response without the texts of the flag.
 const fixedAnswerBytes = 256
 
-// reserve reserves memory for a response of about the given length. Call release with the actual length before the
-// response is written, and with 0 at the end.
-func (h *Handler) reserve(bytes int) (release func(used int), refused *problem) {
-	switch {
-	case bytes > h.options.AnswerBytes:
-		return nil, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf(
+// reserve reserves memory for a response of about the given length, which the caller must release.
+func (h *Handler) reserve(bytes int) (held budget.Hold, refused *problem) {
+	held.Memory = h.options.Answers
+	if bytes > h.options.AnswerBytes {
+		return held, &problem{http.StatusBadRequest, codeGeneral, fmt.Sprintf(
 			"the response would have about %d bytes, more than the %d allowed (FLAGR_EVAL_ANSWER_BYTES): request fewer flags", bytes, h.options.AnswerBytes)}
-	case bytes <= budget.LargeBytes:
-		return func(int) {}, nil
-	case h.options.Answers.Take(int64(bytes)) != nil:
-		return nil, busy()
 	}
-	held := bytes
-	return func(used int) {
-		if used < held {
-			h.options.Answers.Release(int64(held - used))
-			held = used
-		}
-	}, nil
+	if held.Take(bytes) != nil {
+		refused = busy()
+	}
+	return held, refused
 }
 
 // readContext parses a body into request. If reader does not accept the form, encoding/json parses it. With
