@@ -99,19 +99,26 @@ const opened = `(() => {
 	return [...pop.querySelectorAll("p, pre")].every((e) => e.innerText.trim() && !/[{}]/.test(e.matches("pre") ? "" : e.innerText)) && pop.querySelector("pre").innerText.startsWith("curl ") ? pop.innerText : "";
 })()`
 
-// TestEveryNumberOpens clicks each number of each page, in a wide window and on a phone.
-func TestEveryNumberOpens(t *testing.T) {
-	t.Parallel()
+// openNumbers starts a server with the counts of two flags, some hours of them, a sample of reasons, and one unknown key.
+func openNumbers(t *testing.T, hours int, unknown string) *tab {
+	t.Helper()
 	s := start(t)
-	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), 3*24)
+	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), hours)
 	s.startOn(t)
 	s.sample(t, 2)
-	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-$&", "entityID": "e"})
+	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": unknown, "entityID": "e"})
 	p := open(t, s)
 	poll(t, "the unknown key", func() bool {
 		list, _ := s.api(t, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)
 		return len(list) == 1
 	})
+	return p
+}
+
+// TestEveryNumberOpens clicks each number of each page, in a wide window and on a phone.
+func TestEveryNumberOpens(t *testing.T) {
+	t.Parallel()
+	p := openNumbers(t, 3*24, "no-flag-has-$&")
 	for _, width := range []int64{1280, 320} {
 		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 800, DeviceScaleFactor: 1})
 		for path, least := range map[string]int{"/ui/": 4, "/ui/flags/1": 30, "/ui/flags/2": 15, "/ui/flags/2/targeting": 6, "/ui/flags/2/traffic": 20, "/ui/flags/2/nothing": 8, "/ui/flags/2/delete": 1, "/ui/unknown": 1, "/ui/server": 8} {
@@ -218,16 +225,7 @@ func TestNumbersWithoutJavaScript(t *testing.T) {
 // column are not in it.
 func TestCommandsOfNumbersGetThem(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	s.demonstrate(t, slices.DeleteFunc(hardCases(), func(d demo) bool { return d.key != "checkout-button" && d.key != "landing-page" }), 20*24)
-	s.startOn(t)
-	s.sample(t, 2)
-	s.api(t, http.MethodPost, "/evaluation", object{"flagKey": "nobody-has-it", "entityID": "e"})
-	p := open(t, s)
-	poll(t, "the unknown key", func() bool {
-		list, _ := s.api(t, http.MethodGet, "/datar/unknown", nil)["unknown"].([]any)
-		return len(list) == 1
-	})
+	p := openNumbers(t, 20*24, "no-flag-has-it")
 	for _, path := range []string{"/ui/", "/ui/?days=30", "/ui/flags/1", "/ui/flags/2", "/ui/flags/2/traffic", "/ui/flags/2/nothing", "/ui/unknown", "/ui/server"} {
 		p.load(path)
 		raw := p.value(`JSON.stringify([...document.querySelectorAll("[data-source] tbody tr:not(.sum) td.num:not(.figures td:last-child)")].filter((e) => /^[\d,]+$/.test(e.innerText.trim())).map((e) => {

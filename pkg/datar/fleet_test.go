@@ -255,8 +255,8 @@ func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
 	}
 }
 
-// TestKilledRunsAreDoubtfulUntilTheirJournalIsFound has a server that had stored everything before it was killed. Nobody
-// knows what it counted afterward, unless another run has found its journal.
+// TestKilledRunsAreDoubtfulUntilTheirJournalIsFound has a server that had stored everything before it was killed. What it
+// counted afterward is not known, unless another run has found its journal.
 func TestKilledRunsAreDoubtfulUntilTheirJournalIsFound(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }

@@ -69,6 +69,20 @@ func (h *host) files(pattern string) []string {
 	return found
 }
 
+// crashed returns the journal of an engine that crashed with 10 evaluations, and what is in it.
+func (h *host) crashed() (path string, content []byte) {
+	h.t.Helper()
+	e := h.start()
+	e.record(1, 1, 1, 10)
+	e.Crash()
+	path = h.files("*.journal")[0]
+	content, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return path, content
+}
+
 func (h *host) wantStored(want int64) {
 	h.t.Helper()
 	if sum := h.store.sum(); sum != want {
@@ -266,14 +280,7 @@ func TestDamagedJournalsAreSetAside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t)
-			first := h.start()
-			first.record(1, 1, 1, 10)
-			first.Crash()
-			path := h.files("*.journal")[0]
-			content, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			path, content := h.crashed()
 			content = test.damage(content)
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
@@ -301,14 +308,7 @@ func TestDamagedRunIsNoRun(t *testing.T) {
 	t.Parallel()
 	const run, length = 168, 64 // where the run is
 	h := newHost(t)
-	first := h.start()
-	first.record(1, 1, 1, 10)
-	first.Crash()
-	path := h.files("*.journal")[0]
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path, content := h.crashed()
 	copy(content[run:], bytes.Repeat([]byte{1}, length))
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)

@@ -16,8 +16,8 @@ const slashed = `{"Flags":[
 	{"ID":3,"Key":"off","Tags":[{"Value":"ofrep:default:no"}],"Enabled":true,"Variants":[{"Key":"no"}]}
 ]}`
 
-// TestRequestsOfProviders sends what providers send that tests cannot install, in the way of each
-// of them.
+// TestRequestsOfProviders sends what providers send that tests cannot install, as each of them
+// does.
 func TestRequestsOfProviders(t *testing.T) {
 	t.Parallel()
 	access := ofrep.Access{Keys: []ofrep.APIKey{{Name: "k", Secret: "s"}}}
