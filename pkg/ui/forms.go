@@ -81,21 +81,6 @@ func formOf(f *entity.Flag) *form {
 	return &d
 }
 
-// attachmentText returns the JSON of an attachment, or an empty string if it has no members.
-func attachmentText(a entity.Attachment) string {
-	if len(a) == 0 {
-		return ""
-	}
-	var b strings.Builder
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(map[string]any(a)); err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(b.String(), "\n")
-}
-
 // parseForm parses a form from a browser.
 func parseForm(v url.Values) *form {
 	id := func(name string) uint {

@@ -1,7 +1,6 @@
 package ui
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -23,6 +23,8 @@ const (
 	// lines that are compared for all versions of a page: about 10 ms.
 	maxDiffLines = 2000
 	maxDiffPairs = 4_000_000
+	// maxLineRunes limits the characters of a line that is shown.
+	maxLineRunes = 2000
 	// soughtSnapshots is how far back a version's page is searched.
 	soughtSnapshots = 200
 )
@@ -75,15 +77,19 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 		d.Answer = u.text.say("history.answer.unnamed", "at", p.Time(f.UpdatedAt, ""))
 	}
 	pairs := maxDiffPairs
+	var after, before *entity.Flag // two versions, and their lines
+	var afterLines, beforeLines []string
+	if len(rows) > 0 {
+		before, beforeLines = u.version(&rows[0])
+	}
 	for i := range rows[:min(len(rows), historyPage)] {
 		if err := r.Context().Err(); err != nil {
 			return fmt.Errorf("compare versions: %w", err)
 		}
 		row := &rows[i]
-		after := parseSnapshot(row)
-		var before *entity.Flag
+		after, afterLines, before, beforeLines = before, beforeLines, nil, nil
 		if i+1 < len(rows) {
-			before = parseSnapshot(&rows[i+1])
+			before, beforeLines = u.version(&rows[i+1])
 		}
 		v := versionView{
 			ID: row.ID, Name: strconv.FormatUint(uint64(row.ID), 10), At: p.Time(row.CreatedAt, ""), By: shortName(row.UpdatedBy),
@@ -94,7 +100,7 @@ func (u *UI) history(rw http.ResponseWriter, r *http.Request) error {
 			v.Counts = aroundChange(p, row)
 		}
 		if after != nil {
-			v.Diff = diffLines(readable(before), readable(after), &pairs)
+			v.Diff = diffLines(beforeLines, afterLines, &pairs)
 		}
 		d.Versions = append(d.Versions, v)
 	}
@@ -146,10 +152,8 @@ func (u *UI) versionWords(before, after *entity.Flag, oldest bool) []template.HT
 
 // parseSnapshot returns nil if the snapshot is not the JSON of a flag.
 func parseSnapshot(row *entity.FlagSnapshot) *entity.Flag {
-	f := &entity.Flag{}
-	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
-	decoder.UseNumber()
-	if decoder.Decode(f) != nil {
+	f, err := entity.DecodeFlag(row.Flag)
+	if err != nil {
 		return nil
 	}
 	f.SnapshotID = row.ID
@@ -165,22 +169,28 @@ func (u *UI) snapshot(r *http.Request, flagID int64, id uint) *entity.Flag {
 	return parseSnapshot(&rows[0])
 }
 
-// readable returns the definition of a flag as lines of JSON.
-func readable(f *entity.Flag) []string {
+// version returns the flag of a snapshot, or nil, and its definition as lines of JSON.
+func (u *UI) version(row *entity.FlagSnapshot) (*entity.Flag, []string) {
+	f := parseSnapshot(row)
 	if f == nil {
-		return nil
+		return nil, nil
 	}
 	d := entity.DefinitionOf(f)
 	d.SnapshotID = 0
+	for i := range d.Variants {
+		if a := &d.Variants[i].Attachment; !isShown(*a) {
+			*a = entity.Attachment{"…": u.text.shownAttachment(*a)}
+		}
+	}
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(d); err != nil {
-		return nil
+		return f, nil
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	return slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
+	return f, slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
 }
 
 // diffLines compares lines by their longest common subsequence, and omits lines far from a difference. It subtracts
@@ -282,12 +292,24 @@ func nearby(all []diffLine) []diffLine {
 	for i, line := range all {
 		switch {
 		case keep[i]:
+			line.Text = cutLine(line.Text)
 			kept = append(kept, line)
 		case i > 0 && keep[i-1]:
 			kept = append(kept, diffLine{" ", "…"})
 		}
 	}
 	return kept
+}
+
+// cutLine shortens a line to maxLineRunes characters.
+func cutLine(text string) string {
+	if len(text) <= maxLineRunes {
+		return text
+	}
+	if r := []rune(text[:min(len(text), utf8.UTFMax*maxLineRunes)]); len(r) > maxLineRunes {
+		return string(r[:maxLineRunes]) + "…"
+	}
+	return text
 }
 
 // putBack fills the form with an older version and opens the review. Saving it creates a new version.
@@ -303,6 +325,12 @@ func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	old := u.snapshot(r, int64(f.ID), uint(version))
 	if old == nil {
 		return entity.NotFound("flag %d has no version %d", f.ID, version)
+	}
+	if !isEditable(old) {
+		return entity.Invalid("%s", u.text.plain("history.texts", "most", maxEditedTexts))
+	}
+	if err := u.checkEditable(f); err != nil {
+		return err
 	}
 	typed := formOf(old)
 	typed.Snapshot = f.SnapshotID

@@ -66,7 +66,7 @@ func (u *UI) overview(rw http.ResponseWriter, r *http.Request) error {
 	head.Stale, head.Checked = stale, u.o.LastCheck()
 	d := &overviewData{Head: head, Answer: u.who(f), Notes: markdown(f.Notes)}
 	for i, v := range f.Variants {
-		d.Variants = append(d.Variants, variantRow{chart.Class(i), v.Key, attachmentText(v.Attachment)})
+		d.Variants = append(d.Variants, variantRow{chart.Class(i), v.Key, u.text.shownAttachment(v.Attachment)})
 	}
 	var state *insight.State
 	if d.Missing = u.missing(p, f, nil); d.Missing == "" && !stale {

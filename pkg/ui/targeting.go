@@ -110,20 +110,28 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !isEditable(f) {
+		return u.tooLarge(rw, r, f, stale, "edit.err.texts", "edit.err.texts.readonly", "most", maxEditedTexts)
+	}
 	saved := formOf(f)
 	if n := saved.fields(); n > maxFormFields {
-		p, head := u.flagPage(r, f, "targeting")
-		head.Stale, head.Checked = stale, u.o.LastCheck()
-		name, path := "edit.err.fields", fmt.Sprintf("flags/%d/definition", f.ID)
-		if p.ReadOnly {
-			name, path = "edit.err.fields.readonly", fmt.Sprintf("export/eval_cache/json?ids=%d", f.ID)
-		}
-		p.Data = &targetingData{Head: head, Answer: u.who(f), TooLarge: u.text.say(name, "n", n, "most", maxFormFields, "json", p.Root+"../api/v1/"+path)}
-		u.render(rw, r, http.StatusOK, "targeting.html", p)
-		return nil
+		return u.tooLarge(rw, r, f, stale, "edit.err.fields", "edit.err.fields.readonly", "n", n, "most", maxFormFields)
 	}
 	p, d := u.targetingPage(r, f, saved, stale)
 	p.Data = d
+	u.render(rw, r, http.StatusOK, "targeting.html", p)
+	return nil
+}
+
+// tooLarge shows the named message instead of a form that a browser cannot send, or the one for read-only servers.
+func (u *UI) tooLarge(rw http.ResponseWriter, r *http.Request, f *entity.Flag, stale bool, name, readOnly string, args ...any) error {
+	p, head := u.flagPage(r, f, "targeting")
+	head.Stale, head.Checked = stale, u.o.LastCheck()
+	path := fmt.Sprintf("flags/%d/definition", f.ID)
+	if p.ReadOnly {
+		name, path = readOnly, fmt.Sprintf("export/eval_cache/json?ids=%d", f.ID)
+	}
+	p.Data = &targetingData{Head: head, Answer: u.who(f), TooLarge: u.text.say(name, append(args, "json", p.Root+"../api/v1/"+path)...)}
 	u.render(rw, r, http.StatusOK, "targeting.html", p)
 	return nil
 }
@@ -148,6 +156,9 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	}
 	action := cmp.Or(r.PostForm.Get("do"), "review")
 	base := u.baseOf(r, f, typed.Snapshot)
+	if err := u.checkEditable(base); err != nil {
+		return err
+	}
 	typed.keepLines(base)
 	before := typed.fields()
 	if place, ok := strings.CutPrefix(action, "undo."); ok {
@@ -391,11 +402,12 @@ func (u *UI) suggestions(r *http.Request, d *targetingData) {
 // markChanged compares the form with the form of the saved flag, field by field.
 func (u *UI) markChanged(d *targetingData, base *entity.Flag) {
 	saved := map[string]string{}
-	for _, field := range formOf(base).values() {
+	savedForm := formOf(base)
+	for _, field := range savedForm.values() {
 		saved[field.Name] = field.Value
 	}
 	reorder := map[string]string{} // names in the saved form by names in the submitted one
-	savedSegments := formOf(base).Segments
+	savedSegments := savedForm.Segments
 	for i, s := range d.Form.Segments {
 		if at := slices.IndexFunc(savedSegments, func(o formSegment) bool { return o.ID == s.ID && s.ID != 0 }); at >= 0 {
 			reorder[fmt.Sprintf("s.%d.", i)] = fmt.Sprintf("s.%d.", at)

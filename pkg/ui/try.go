@@ -136,6 +136,9 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	p.Data = d
 	tried := f
 	if draft {
+		if err := u.checkEditable(f); err != nil {
+			return err
+		}
 		typed := parseForm(r.PostForm)
 		if err := u.checkSize(typed); err != nil {
 			return err
@@ -360,7 +363,7 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) tr
 	v := triedView{Entity: id, Class: chart.None, Bucket: -1}
 	if result.VariantID != 0 {
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
-		v.Attach = attachmentText(result.VariantAttachment)
+		v.Attach = u.text.shownAttachment(result.VariantAttachment)
 	}
 	if result.Reason == eval.NoSegments {
 		v.Answer = u.text.say("try.nosegments")
