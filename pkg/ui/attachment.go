@@ -9,10 +9,11 @@ import (
 )
 
 const (
-	// maxShownAttachment limits the JSON of an attachment in characters where a page only shows it.
+	// maxShownAttachment limits the JSON of an attachment in bytes where a page only shows it.
 	maxShownAttachment = 64 << 10
-	// maxEditedTexts limits the texts of a flag in bytes for which there is a form: browsers send three bytes for each.
-	maxEditedTexts = maxFormBytes / 3
+	// maxEditedTexts limits the texts of a flag in bytes for which there is a form. Browsers send up to three bytes of
+	// maxFormBytes for each.
+	maxEditedTexts = 2_500_000
 	// indentStep is the indent of each level of an attachment.
 	indentStep = 2
 )
@@ -70,7 +71,7 @@ func (u *UI) checkEditable(f *entity.Flag) error {
 	return entity.Invalid("%s", u.text.plain("edit.err.texts.alone", "most", maxEditedTexts))
 }
 
-// afterIndented returns how much of left remains after the characters of a value in attachmentText, regardless of what JSON
+// afterIndented returns how many of left bytes remain after those of a value in attachmentText, regardless of what JSON
 // escapes. It stops below 0.
 func afterIndented(value any, indent, left int) int {
 	inner := len("\n,") + indent + indentStep

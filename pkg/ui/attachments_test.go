@@ -39,9 +39,9 @@ func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 			f.flags[f.full] = &after
 			f.record(&after, "ada@example.com")
 			for path, want := range map[string]string{
-				"/ui/flags/1":           "The attachment has more than the 65,536 characters that this page shows.",
-				"/ui/flags/1/targeting": "more than the 2,796,202 characters that the page edits",
-				"/ui/flags/1/history":   "The attachment has more than the 65,536 characters that this page shows.",
+				"/ui/flags/1":           "The attachment has more than the 65,536 bytes that this page shows.",
+				"/ui/flags/1/targeting": "more than the 2,500,000 bytes that the page edits",
+				"/ui/flags/1/history":   "The attachment has more than the 65,536 bytes that this page shows.",
 			} {
 				a := f.ask(t, http.MethodGet, path, nil)
 				checkPage(t, f, path, a)
@@ -61,7 +61,7 @@ func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 			} {
 				maps.Copy(more, form)
 				a := f.ask(t, http.MethodPost, path, more)
-				if page := text(a.root); a.status != http.StatusBadRequest || len(a.body) > 20_000 || !strings.Contains(page, "2,796,202") {
+				if page := text(a.root); a.status != http.StatusBadRequest || len(a.body) > 20_000 || !strings.Contains(page, "2,500,000") {
 					t.Errorf("POST %s: %d, %d bytes: %.2000s", path, a.status, len(a.body), page)
 				}
 			}
@@ -69,7 +69,7 @@ func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 			f.flags[f.full] = &small
 			f.record(&small, "ada@example.com")
 			a = f.ask(t, http.MethodPost, "/ui/flags/1/history", url.Values{"version": {strconv.FormatUint(uint64(first), 10)}})
-			if page := text(a.root); a.status != http.StatusBadRequest || !strings.Contains(page, "of the version have more than the 2,796,202 characters") {
+			if page := text(a.root); a.status != http.StatusBadRequest || !strings.Contains(page, "of the version have more than the 2,500,000 bytes") {
 				t.Errorf("a version that is too large to restore: %d: %.2000s", a.status, page)
 			}
 		})
