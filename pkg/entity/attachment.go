@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // Attachment is the free-form JSON object of a variant, which clients receive. Numbers keep their notation, so that
@@ -12,13 +13,13 @@ type Attachment map[string]any
 
 // Scan decodes the JSON of a database column; NULL and an empty string give a nil Attachment. See Shallow.
 func (a *Attachment) Scan(value any) error {
-	var text []byte
+	var text string
 	switch v := value.(type) {
 	case nil:
 	case []byte:
-		text = v
+		text = string(v)
 	case string:
-		text = []byte(v)
+		text = v
 	default:
 		return fmt.Errorf("scan attachment: unexpected column type %T", value)
 	}
@@ -26,10 +27,15 @@ func (a *Attachment) Scan(value any) error {
 	if len(text) == 0 {
 		return nil
 	}
-	if err := decodeJSON(Shallow(text), (*map[string]any)(a)); err != nil {
+	if err := decodeObject(Shallow(text), (*map[string]any)(a)); err != nil {
 		return fmt.Errorf("scan attachment: %w", err)
 	}
 	return nil
+}
+
+// Same reports whether two attachments have the same members, in the same notation. A nil one has none.
+func (a Attachment) Same(b Attachment) bool {
+	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
 }
 
 // Value returns the JSON to store.
@@ -44,5 +50,5 @@ func (a Attachment) Value() (driver.Value, error) {
 // UnmarshalJSON keeps numbers as json.Number.
 func (a *Attachment) UnmarshalJSON(text []byte) error {
 	*a = nil
-	return decodeJSON(text, (*map[string]any)(a))
+	return decodeObject(string(text), (*map[string]any)(a))
 }

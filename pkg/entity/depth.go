@@ -60,7 +60,7 @@ const ByteOrderMark = "\xef\xbb\xbf"
 
 // Shallow returns JSON in which each object and list below the first 1,000 levels is null. It returns the same JSON
 // if there is none.
-func Shallow(text []byte) []byte {
+func Shallow[T string | []byte](text T) T {
 	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0
 	for i := 0; i < len(text); i++ {
@@ -84,5 +84,5 @@ func Shallow(text []byte) []byte {
 	if shallow == nil || level > maxReadDepth { // the latter is not valid JSON
 		return text
 	}
-	return append(shallow, text[kept:]...)
+	return T(append(shallow, text[kept:]...))
 }

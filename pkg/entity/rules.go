@@ -1,9 +1,7 @@
 package entity
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -137,10 +135,4 @@ func GenerateKey() string {
 		}
 	}
 	return string(key)
-}
-
-func decodeJSON(text []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	return decoder.Decode(into)
 }

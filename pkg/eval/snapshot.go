@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -297,12 +298,16 @@ func variantEnd(v *entity.Variant) (string, error) {
 	if err != nil {
 		attachment = []byte("null")
 	}
-	b := append([]byte(`","variantAttachment":`), attachment...)
-	b = append(b, ',')
-	b = appendNumber(b, `"variantID":`, int64(v.ID))
-	b = appendText(b, `"variantKey":`, v.Key)
-	b[len(b)-1] = '}'
-	return string(b), err
+	const name = `","variantAttachment":`
+	rest := appendNumber([]byte{','}, `"variantID":`, int64(v.ID))
+	rest = appendText(rest, `"variantKey":`, v.Key)
+	rest[len(rest)-1] = '}'
+	var b strings.Builder
+	b.Grow(len(name) + len(attachment) + len(rest))
+	b.WriteString(name)
+	b.Write(attachment)
+	b.Write(rest)
+	return b.String(), err
 }
 
 // sorted returns sorted pointers to the items of s, and does not change s.

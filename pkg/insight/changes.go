@@ -239,8 +239,8 @@ func variantDifferences(a, b *entity.Flag, add func(Part)) {
 			add(Part{What: WhatVariantKey, VariantID: int64(v.ID), From: old.Key, To: v.Key,
 				Text: fmt.Sprintf("Key of variant %d: %q to %q", v.ID, cut(old.Key), cut(v.Key))})
 		}
-		if from, to := attachmentText(old.Attachment), attachmentText(v.Attachment); from != to {
-			add(Part{What: WhatAttachment, VariantID: int64(v.ID), From: from, To: to, Text: fmt.Sprintf("Attachment of variant %q changed", cut(v.Key))})
+		if !old.Attachment.Same(v.Attachment) {
+			add(Part{What: WhatAttachment, VariantID: int64(v.ID), From: attachmentText(old.Attachment), To: attachmentText(v.Attachment), Text: fmt.Sprintf("Attachment of variant %q changed", cut(v.Key))})
 		}
 	}
 }

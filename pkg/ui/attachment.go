@@ -2,7 +2,6 @@ package ui
 
 import (
 	"encoding/json"
-	"reflect"
 	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -101,9 +100,4 @@ func afterIndented(value any, indent, left int) int {
 	default:
 		return left - len("false")
 	}
-}
-
-// sameAttachment reports whether two attachments have the same text.
-func sameAttachment(a, b entity.Attachment) bool {
-	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
 }

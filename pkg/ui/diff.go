@@ -307,7 +307,7 @@ func (d *flagDiff) variants(a, b *entity.Flag) {
 		if old.Key != v.Key {
 			d.add(at+".key", in(func(v *formVariant) { v.Key = old.Key }), "diff.variant.key", "x", d.arrow(code(old.Key), code(v.Key)))
 		}
-		if !sameAttachment(old.Attachment, v.Attachment) {
+		if !old.Attachment.Same(v.Attachment) {
 			d.add(at+".attachment", in(func(v *formVariant) { v.Attachment = attachmentText(old.Attachment) }), "diff.variant.attachment", "x", code(v.Key))
 		}
 	}
