@@ -142,6 +142,7 @@ var ofOperations = map[string][]string{
 	"JSON in the context of an evaluation or a trial, nested":              {"entity.MaxJSONDepth"},
 	"attachment on a page that only shows it":                              {"ui.maxShownAttachment KiB"},
 	"texts and attachments of a flag that a page edits":                    {"ui.maxEditedTexts"},
+	"notes that pages format":                                              {"ui.maxNotes KiB", "ui.maxNoteLines", "ui.maxNoteMarks", "ui.maxNoteCells"},
 	"request line and headers":                                             {"web.MaxHeaderBytes KiB"},
 	"states in a response of `GET /flags/{flagID}/snapshots`":              {"store.maxAnswerBytes MiB"},
 	"page of a list of flags":                                              {"store.maxPageFlags", "store.maxPageBytes MiB"},

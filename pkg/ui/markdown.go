@@ -21,6 +21,8 @@ const (
 	maxNotes     = 32 << 10 // bytes
 	maxNoteLines = 1000
 	maxNoteMarks = 2000 // characters that may begin or end inline markup
+	// maxNoteCells limits the cells of tables: the parser adds those that lines of a table lack.
+	maxNoteCells = 10_000
 )
 
 // deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The time and memory of
@@ -34,7 +36,7 @@ func markdown(notes string) template.HTML {
 		return ""
 	}
 	plain := template.HTML("<pre>" + template.HTMLEscapeString(notes) + "</pre>") //nolint:gosec // escaped
-	if len(notes) > maxNotes || strings.Count(notes, "\n") > maxNoteLines || marks(notes) > maxNoteMarks || deeplyNested.MatchString(notes) {
+	if len(notes) > maxNotes || strings.Count(notes, "\n") > maxNoteLines || marks(notes) > maxNoteMarks || cells(notes) > maxNoteCells || deeplyNested.MatchString(notes) {
 		return plain
 	}
 	format := goldmark.New(
@@ -58,6 +60,17 @@ func marks(notes string) (n int) {
 		}
 	}
 	return n
+}
+
+// cells returns at least the number of cells that all tables of the notes have, those included that their lines lack. It is
+// the number of lines if there is no table.
+func cells(notes string) int {
+	lines, most := 0, 0
+	for line := range strings.Lines(notes) {
+		lines++
+		most = max(most, strings.Count(line, "|"))
+	}
+	return lines * (most + 1)
 }
 
 // imagesToLinks prevents notes from loading anything, and puts their headings below those of the page.

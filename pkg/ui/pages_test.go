@@ -203,6 +203,8 @@ func TestCostlyNotesArePlainText(t *testing.T) {
 		"code, lines":    {strings.Repeat("``\\", 600) + strings.Repeat("a\n", 14_000), true},
 		"tags":           {strings.Repeat("<a ", 10_000), true},
 		"long":           {strings.Repeat("a ", 40_000), true},
+		"missing cells":  {strings.Repeat("a|", 500) + "\n" + strings.Repeat("-|", 500) + strings.Repeat("\na", 100), true},
+		"a table":        {strings.Repeat("a|", 10) + "\n" + strings.Repeat("-|", 10) + strings.Repeat("\na|b", 400), false},
 		"a nested list":  {"- a\n  - b\n    1. c\n\n> > quote\n\n" + strings.Repeat("-", 80) + "\n\n" + strings.Repeat("- a\n", 900), false},
 		"links":          {strings.Repeat("- [a](https://example.com/b)\n", 900), false},
 	} {
