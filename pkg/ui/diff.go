@@ -86,8 +86,13 @@ func (d *flagDiff) orNone(text string) any {
 // clip shortens long strings in a sentence.
 func clip(text string) string {
 	const longest = 80
-	if r := []rune(text); len(r) > longest {
-		return string(r[:longest-1]) + "…"
+	kept, n := 0, 0
+	for i := range text {
+		if n++; n == longest {
+			kept = i
+		} else if n > longest {
+			return text[:kept] + "…"
+		}
 	}
 	return text
 }

@@ -47,7 +47,7 @@ func tabPath(tab string) string {
 
 func (u *UI) head(f *entity.Flag, tab string) flagHead {
 	h := flagHead{
-		ID: f.ID, SnapshotID: f.SnapshotID, Key: f.Key, KeyIsTitle: true, Description: f.Description, Tags: tagValues(f), Enabled: f.Enabled,
+		ID: f.ID, SnapshotID: f.SnapshotID, Key: f.Key, KeyIsTitle: true, Description: shown(f.Description), Tags: tagValues(f), Enabled: f.Enabled,
 	}
 	if h.Key == "" {
 		h.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)

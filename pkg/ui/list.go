@@ -375,7 +375,7 @@ func (u *UI) fillPage(d *listData, p *page, found []listed, q listQuery) {
 
 func (u *UI) row(p *page, one listed, days int) row {
 	f := one.flag
-	r := row{ID: f.ID, Key: f.Key, Description: f.Description, Enabled: f.Enabled, By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
+	r := row{ID: f.ID, Key: f.Key, Description: shown(f.Description), Enabled: f.Enabled, By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
 	if r.Key == "" {
 		r.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)
 	}
@@ -420,7 +420,7 @@ func (u *UI) row(p *page, one listed, days int) row {
 // shortName returns the part before the @ of an email address.
 func shortName(by string) string {
 	name, _, _ := strings.Cut(by, "@")
-	return name
+	return shown(name)
 }
 
 // listAnswer is the first sentence of the page.

@@ -245,7 +245,7 @@ func (u *UI) deleted(rw http.ResponseWriter, r *http.Request) error {
 	}
 	for i := range flags {
 		f := &flags[i]
-		row := deletedRow{ID: f.ID, Key: f.Key, Description: f.Description, At: p.Time(f.DeletedAt.Time, ""), By: shortName(f.UpdatedBy), Asked: "–"}
+		row := deletedRow{ID: f.ID, Key: f.Key, Description: shown(f.Description), At: p.Time(f.DeletedAt.Time, ""), By: shortName(f.UpdatedBy), Asked: "–"}
 		if n := asked[int64(f.ID)]; n > 0 {
 			row.Asked = u.text.say("deleted.still", "n", n)
 		}

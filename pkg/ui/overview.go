@@ -308,7 +308,7 @@ func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Ti
 		if s.SegmentID == 0 || s.Rank < 0 && s.Count == 0 {
 			continue
 		}
-		one := setGotSegment{Number: strconv.Itoa(s.Rank + 1), Name: s.Description}
+		one := setGotSegment{Number: strconv.Itoa(s.Rank + 1), Name: shown(s.Description)}
 		for j := range f.Segments {
 			if int64(f.Segments[j].ID) == s.SegmentID {
 				for k := range f.Segments[j].Constraints {

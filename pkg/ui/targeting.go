@@ -618,7 +618,7 @@ func (u *UI) shareViews(v *segmentView, f *entity.Flag, layout, saved *eval.Segm
 	scale := chart.Scale(largest)
 	view := func(key, class string, place int, percentText string, id uint, then, now int) shareView {
 		set, was := float64(then)/eval.Buckets, float64(now)/eval.Buckets
-		one := shareView{Key: key, Class: class, Place: place, Percent: percentText}
+		one := shareView{Key: shown(key), Class: class, Place: place, Percent: percentText}
 		changed := saved != nil && then != now
 		one.Bar = chart.SetGot(chart.Share{Class: class, Set: set, Got: got(id), Scale: scale, NoGot: came.total == 0, NoSet: layout == nil, Changed: changed})
 		if changed {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
@@ -21,21 +22,42 @@ type (
 	percent float64
 )
 
-// say returns a text with its markup and arguments, which are pairs of name and value.
+// maxShownText limits a text of a user in bytes where a page only shows it: a page may have it in many places.
+const maxShownText = 1000
+
+// shown returns a text, shortened if it is longer than maxShownText.
+func shown(text string) string {
+	if len(text) <= maxShownText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxShownText], "") + "…"
+}
+
+// say returns a text with its markup and arguments, which are pairs of name and value. Names and code are shortened as by
+// shown.
 func (c *texts) say(name string, args ...any) template.HTML {
+	return template.HTML(c.HTML(name, ofCatalog(args)...)) //nolint:gosec // escapes what is not of the catalog
+}
+
+// plain returns a text without markup, for titles and attributes. It shortens names and code as say does.
+func (c *texts) plain(name string, args ...any) string { return c.Plain(name, ofCatalog(args)...) }
+
+// ofCatalog replaces arguments by those that the catalog writes.
+func ofCatalog(args []any) []any {
 	for i, arg := range args {
 		switch v := arg.(type) {
+		case catalog.Name:
+			args[i] = catalog.Name(shown(string(v)))
+		case code:
+			args[i] = code(shown(string(v)))
 		case template.HTML:
 			args[i] = catalog.HTML(v)
 		case percent:
 			args[i] = catalog.Figure(v.String())
 		}
 	}
-	return template.HTML(c.HTML(name, args...)) //nolint:gosec // escapes what is not of the catalog
+	return args
 }
-
-// plain returns a text without markup, for titles and attributes.
-func (c *texts) plain(name string, args ...any) string { return c.Plain(name, args...) }
 
 // problem returns the message of an error in the language of the page, as far as it is in the catalog.
 func (c *texts) problem(err error) string { return c.message(catalog.Of(err)) }
@@ -45,7 +67,7 @@ func (c *texts) message(m catalog.Message) string {
 	if m.Name == "" {
 		return m.String()
 	}
-	return c.Plain(m.Name, m.Args...)
+	return c.plain(m.Name, slices.Clone(m.Args)...)
 }
 
 // message returns a message about a flag, with times in the zone of the page, and with segments by place and name instead

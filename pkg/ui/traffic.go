@@ -19,8 +19,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
-// maxTableRows limits the table below the chart.
-const maxTableRows = 400
+// maxTableRows and maxTableCells limit the table below the chart. It has one row at least.
+const maxTableRows, maxTableCells = 400, 40_000
 
 type chartView struct {
 	Curl, SQL string
@@ -132,7 +132,7 @@ func (u *UI) lineName(by insight.By, l *insight.Line) string {
 	case by == insight.BySegment && l.SegmentID == 0:
 		return u.text.plain("traffic.nosegment")
 	case by == insight.BySegment:
-		return cmp.Or(l.Name, u.text.plain("segment.number", "n", "#"+strconv.FormatInt(l.SegmentID, 10)))
+		return cmp.Or(clip(l.Name), u.text.plain("segment.number", "n", "#"+strconv.FormatInt(l.SegmentID, 10)))
 	case by == insight.ByVersion && l.SnapshotID == 0:
 		return u.text.plain("traffic.noversion")
 	case by == insight.ByVersion:
@@ -471,6 +471,7 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 		}
 		d.Columns = append(d.Columns, tableColumn{l.Class, l.Name, l.code, u.text.plain(says, "column", l.Name, "row", "{row}")})
 	}
+	most := max(1, min(maxTableRows, maxTableCells/len(sums)))
 	for i, v := range slices.Backward(s.Starts) {
 		row := tableRow{Name: u.bucketName(p, s, v)}
 		if i == len(s.Starts)-1 && s.End.After(p.Now) {
@@ -480,17 +481,19 @@ func (u *UI) table(p *page, f *entity.Flag, d *trafficData, s *insight.Series) {
 		}
 		all := int64(0)
 		for j, l := range lines {
-			row.Cells = append(row.Cells, tableCell{countOr(l.Counts[i], unknown[i]), l.Counts[i] == 0})
 			sums[j] += l.Counts[i]
 			all += l.Counts[i]
 		}
 		sums[len(lines)] += all
-		row.Cells = append(row.Cells, tableCell{number(all), all == 0})
-		if len(d.Rows) < maxTableRows {
-			d.Rows = append(d.Rows, row)
-		} else {
+		if len(d.Rows) == most {
 			d.More++
+			continue
 		}
+		for _, l := range lines {
+			row.Cells = append(row.Cells, tableCell{countOr(l.Counts[i], unknown[i]), l.Counts[i] == 0})
+		}
+		row.Cells = append(row.Cells, tableCell{number(all), all == 0})
+		d.Rows = append(d.Rows, row)
 	}
 	for _, n := range sums {
 		d.Total = append(d.Total, number(n))

@@ -25,7 +25,11 @@ const (
 	triedInFull = 20
 	// triedInCurl is the number of entities in the curl command.
 	triedInCurl = 3
-	madeUp      = 20
+	// maxCurlBytes limits the body of a command, which the page then does not show.
+	maxCurlBytes = 64 << 10
+	// maxExampleBytes limits the keys and values of an example for a context.
+	maxExampleBytes = 16 << 10
+	madeUp          = 20
 	// maxTriedBytes limits the text of entities and context. bytesPerTriedByte is what a byte of it can take once it is
 	// decoded.
 	maxTriedBytes, bytesPerTriedByte = 1 << 20, 48
@@ -78,34 +82,21 @@ func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// exampleContext has the properties of the constraints, with values that make the first constraints hold.
+// exampleContext has the properties of the constraints, with values that make the first constraints hold. It omits long
+// ones.
 func exampleContext(f *entity.Flag) string {
-	context := map[string]any{}
+	context, left := map[string]json.RawMessage{}, maxExampleBytes
 	for i := range f.Segments {
 		for j := range f.Segments[i].Constraints {
 			c := constraintForm(&f.Segments[i].Constraints[j])
 			if _, ok := context[c.Property]; ok || strings.HasPrefix(c.Property, "@") {
 				continue
 			}
-			switch c.Operator {
-			case hasText:
-				context[c.Property] = c.Value
-				continue
-			case lacksText:
-				context[c.Property] = ""
-				continue
+			text, err := json.Marshal(exampleValue(c))
+			if size := len(c.Property) + len(text); err == nil && string(text) != "null" && size <= left {
+				context[c.Property] = text
+				left -= size
 			}
-			var value any
-			if json.Unmarshal([]byte(c.Value), &value) != nil {
-				continue
-			}
-			if all, ok := value.([]any); ok && len(all) > 0 {
-				value = all[0]
-			}
-			if c.Operator == "CONTAINS" || c.Operator == "NOTCONTAINS" {
-				value = []any{value}
-			}
-			context[c.Property] = value
 		}
 	}
 	text, err := json.Marshal(context)
@@ -113,6 +104,27 @@ func exampleContext(f *entity.Flag) string {
 		return "{}"
 	}
 	return string(text)
+}
+
+// exampleValue returns a value for which the constraint holds, or nil.
+func exampleValue(c formConstraint) any {
+	switch c.Operator {
+	case hasText:
+		return c.Value
+	case lacksText:
+		return ""
+	}
+	var value any
+	if json.Unmarshal([]byte(c.Value), &value) != nil {
+		return nil
+	}
+	if all, ok := value.([]any); ok && len(all) > 0 {
+		value = all[0]
+	}
+	if c.Operator == "CONTAINS" || c.Operator == "NOTCONTAINS" {
+		value = []any{value}
+	}
+	return value
 }
 
 // try evaluates without counting, recording or logging anything.
@@ -303,12 +315,13 @@ func (u *UI) tryCurl(r *http.Request, f *entity.Flag, entities []eval.Entity) st
 	return u.postCurl(r, fmt.Sprintf("/flags/%d/try", f.ID), body)
 }
 
-// postCurl returns the command that sends a body as JSON, or "" if JSON cannot represent the body.
+// postCurl returns the command that sends a body as JSON, or "" if JSON cannot represent the body, or only with more than
+// maxCurlBytes.
 func (u *UI) postCurl(r *http.Request, path string, body any) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(body) != nil {
+	if encoder.Encode(body) != nil || b.Len() > maxCurlBytes {
 		return ""
 	}
 	return fmt.Sprintf("%s \\\n  -H 'Content-Type: application/json' \\\n  -d '%s'", u.curl(r, path), strings.ReplaceAll(strings.TrimSpace(b.String()), "'", `'\''`))
@@ -359,7 +372,7 @@ func variantPlace(f *entity.Flag, id int64) int {
 }
 
 func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) triedView {
-	result, id := tried.Result, tried.Request.EntityID
+	result, id := tried.Result, shown(tried.Request.EntityID)
 	v := triedView{Entity: id, Class: chart.None, Bucket: -1}
 	if result.VariantID != 0 {
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
@@ -381,8 +394,14 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) tr
 	default:
 		v.Answer = u.text.say("try.nothing", "entity", code(id))
 	}
+	values := map[string]string{}
 	for _, stop := range stops {
-		v.Steps = append(v.Steps, u.step(f, stop, result))
+		v.Steps = append(v.Steps, u.step(f, stop, func(property string) string {
+			if _, ok := values[property]; !ok {
+				values[property] = valueOf(result, property)
+			}
+			return values[property]
+		}))
 	}
 	if matched && place < len(layout.Segments) {
 		v.Map = bucketMap(f, &layout.Segments[place], v.Bucket)
@@ -414,8 +433,8 @@ func stopsOf(f *entity.Flag, result *eval.Result, place int) []eval.Stop {
 	return nil
 }
 
-// step explains why a segment did not match.
-func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.HTML {
+// step explains why a segment did not match. valueOf returns the value of a property in the context.
+func (u *UI) step(f *entity.Flag, stop eval.Stop, valueOf func(property string) string) template.HTML {
 	for place := range f.Segments {
 		s := &f.Segments[place]
 		if int64(s.ID) != stop.SegmentID {
@@ -424,7 +443,7 @@ func (u *UI) step(f *entity.Flag, stop eval.Stop, result *eval.Result) template.
 		for i := range s.Constraints {
 			if c := &s.Constraints[i]; int64(c.ID) == stop.ConstraintID {
 				return u.text.say("try.stop."+map[eval.Cause]string{eval.CauseFalse: "false", eval.CauseMissing: "missing", eval.CauseOtherType: "type"}[stop.Cause],
-					"segment", segmentName(u.text, place, s.Description), "constraint", code(u.text.constraint(c)), "property", code(c.Property), "value", code(valueOf(result, c.Property)))
+					"segment", segmentName(u.text, place, s.Description), "constraint", code(u.text.constraint(c)), "property", code(c.Property), "value", code(valueOf(c.Property)))
 			}
 		}
 	}

@@ -1,0 +1,80 @@
+package ui_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
+)
+
+// TestLongTextsAreShort: pages shorten texts that they only show. Each page would have megabytes of them otherwise, because it
+// has them in many places, and a quote is five bytes long in HTML.
+func TestLongTextsAreShort(t *testing.T) {
+	t.Parallel()
+	const length, most = 300_000, 250_000
+	f, _ := counted(t)
+	long := strings.Repeat(`"`, length)
+	flag := f.flags[f.full]
+	before := *flag
+	flag.Description = "Description " + long
+	for i := range flag.Segments {
+		flag.Segments[i].Description = fmt.Sprintf("Segment %d %s", i, long)
+		flag.Segments[i].Constraints = []entity.Constraint{{SegmentID: flag.Segments[i].ID, Property: "x", Operator: "EQ", Value: `"` + strings.Repeat("<", length) + `"`}}
+		flag.Segments[i].Constraints[0].ID = uint(100 + i)
+	}
+	f.record(flag, long)
+	for _, route := range ui.Routes() {
+		method, path, _ := strings.Cut(route, " ")
+		path = strings.NewReplacer("{$}", "", "{id}", "1").Replace(path)
+		if method != http.MethodGet || path == "/ui/deleted/1" || path == "/ui/flags/1/targeting" || path == "/ui/flags/1/duplicate" || strings.HasSuffix(path, ".csv") {
+			continue
+		}
+		for _, query := range []string{"", "?by=segment&tail=1", "?q=%22"} {
+			if a := f.ask(t, http.MethodGet, path+query, nil); a.status != http.StatusOK || len(a.body) > most {
+				t.Errorf("%s: %d, %d bytes", path+query, a.status, len(a.body))
+			}
+		}
+	}
+	for _, form := range []url.Values{
+		{"context": {`{"x": "y"}`}, "do": {"made-up"}},
+		{"context": {`{"x": "` + strings.Repeat("<", 20_000) + `"}`}, "do": {"made-up"}},
+		{"many": {strings.Repeat("a", 20_000) + "," + strings.Repeat("b", 20_000)}, "context": {`{}`}, "do": {"many"}},
+	} {
+		if a := f.ask(t, http.MethodPost, "/ui/flags/1/try", form); a.status != http.StatusOK || len(a.body) > 3*most || !strings.Contains(text(a.root), "…") {
+			t.Errorf("try: %d, %d bytes", a.status, len(a.body))
+		}
+	}
+	if a := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?by=segment", nil); !strings.Contains(text(a.root), `Segment 0 """`) {
+		t.Errorf("the legend has no name of a segment: %.3000s", text(a.root))
+	}
+
+	deleted := before
+	deleted.Description = long
+	deleted.DeletedAt.Valid, deleted.DeletedAt.Time = true, f.now
+	f.flags[f.full] = &deleted
+	for _, path := range []string{"/ui/deleted", "/ui/deleted/1"} {
+		if a := f.ask(t, http.MethodGet, path, nil); a.status != http.StatusOK || len(a.body) > most {
+			t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
+		}
+	}
+}
+
+// TestWideTablesHaveFewRows: the product of the lines of a series and its buckets is limited.
+func TestWideTablesHaveFewRows(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	flag := f.flags[f.full]
+	for i := range 3000 {
+		v := entity.Variant{FlagID: flag.ID, Key: fmt.Sprintf("variant-%d", i)}
+		v.ID = uint(1000 + i)
+		flag.Variants = append(flag.Variants, v)
+	}
+	a := f.ask(t, http.MethodGet, "/ui/flags/1/traffic?by=variant", nil)
+	if n := strings.Count(a.body, "<td"); a.status != http.StatusOK || n > 45_000 || n < 35_000 || !strings.Contains(text(a.root), "18 more rows") {
+		t.Errorf("status %d, %d cells: %s", a.status, n, text(a.root)[max(0, len(text(a.root))-300):])
+	}
+}
