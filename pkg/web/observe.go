@@ -83,7 +83,7 @@ func NameRoutes(basePath string, api http.Handler) http.Handler {
 	})
 }
 
-// observedWriter records status and length.
+// observedWriter records status and length. The status is 0 until the response has begun.
 type observedWriter struct {
 	http.ResponseWriter
 	exchange Exchange
@@ -109,4 +109,9 @@ func (w *observedWriter) Write(p []byte) (int, error) {
 func (w *observedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush is for compression, which looks for the method on the writer itself.
-func (w *observedWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+func (w *observedWriter) Flush() {
+	if w.exchange.Status == 0 {
+		w.exchange.Status = http.StatusOK
+	}
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}

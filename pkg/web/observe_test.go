@@ -68,3 +68,35 @@ func TestObserve(t *testing.T) {
 		})
 	}
 }
+
+// TestRecoverInsideObserve: both use one writer, and know whether the response has begun.
+func TestRecoverInsideObserve(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		begin   func(http.ResponseWriter)
+		status  int
+		aborted bool
+	}{
+		{"not begun", func(http.ResponseWriter) {}, http.StatusInternalServerError, false},
+		{"only an early hint", func(rw http.ResponseWriter) { rw.WriteHeader(http.StatusEarlyHints) }, http.StatusInternalServerError, false},
+		{"a status", func(rw http.ResponseWriter) { rw.WriteHeader(http.StatusAccepted) }, http.StatusAccepted, true},
+		{"flushed", func(rw http.ResponseWriter) { _ = http.NewResponseController(rw).Flush() }, http.StatusOK, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var seen web.Exchange
+			handler := web.Observe([]func(*web.Exchange){func(e *web.Exchange) { seen = *e }},
+				web.Recover(slog.New(slog.DiscardHandler), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+					tc.begin(rw)
+					panic("cause")
+				})))
+			defer func() {
+				if aborted := recover() != nil; aborted != tc.aborted || seen.Aborted != tc.aborted || seen.Status != tc.status {
+					t.Errorf("panicked: %v, %+v; want %d", aborted, seen, tc.status)
+				}
+			}()
+			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/x", nil))
+		})
+	}
+}

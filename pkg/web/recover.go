@@ -17,7 +17,10 @@ import (
 // to a client that disconnected. Runtime errors are always logged.
 func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		tracked := &trackedWriter{ResponseWriter: rw}
+		tracked, ok := rw.(*observedWriter)
+		if !ok {
+			tracked = &observedWriter{ResponseWriter: rw}
+		}
 		defer func() {
 			cause := recover()
 			if cause == nil {
@@ -29,38 +32,13 @@ func Recover(logger *slog.Logger, next http.Handler) http.Handler {
 				panic(http.ErrAbortHandler)
 			}
 			logger.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
-			if tracked.begun || gone {
+			if tracked.exchange.Status != 0 || gone {
 				panic(http.ErrAbortHandler)
 			}
 			writeError(rw, http.StatusInternalServerError, "internal error")
 		}()
 		next.ServeHTTP(tracked, r)
 	})
-}
-
-// trackedWriter records whether the response has begun.
-type trackedWriter struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (w *trackedWriter) WriteHeader(status int) {
-	w.begun = true
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *trackedWriter) Write(p []byte) (int, error) {
-	w.begun = true
-	return w.ResponseWriter.Write(p)
-}
-
-// Unwrap lets http.ResponseController find the writer's optional methods.
-func (w *trackedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-// Flush is for compression, which looks for the method on the writer itself.
-func (w *trackedWriter) Flush() {
-	w.begun = true
-	_ = http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func writeError(rw http.ResponseWriter, status int, message string) {
