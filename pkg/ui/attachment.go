@@ -8,11 +8,14 @@ import (
 )
 
 const (
-	// maxShownAttachment limits the JSON of an attachment in bytes where a page only shows it.
+	// maxShownAttachment limits the JSON of an attachment in formBytes where a page only shows it.
 	maxShownAttachment = 64 << 10
-	// maxEditedTexts limits the texts of a flag in bytes for which there is a form. Browsers send up to three bytes of
-	// maxFormBytes for each.
+	// maxEditedTexts limits the texts of a flag in formBytes for which there is a form. Browsers send up to three bytes of
+	// maxFormBytes for each. maxFormTexts limits the texts of a form, which also has numbers.
 	maxEditedTexts = 2_500_000
+	maxFormTexts   = 2_750_000
+	// bytesPerFormByte is what a byte of a text can take once an attachment is decoded.
+	bytesPerFormByte = 24
 	// indentStep is the indent of each level of an attachment.
 	indentStep = 2
 )
@@ -48,15 +51,15 @@ func (c *texts) shownAttachment(a entity.Attachment) string {
 
 // isEditable reports whether the texts of a flag fit into a form that a browser can send.
 func isEditable(f *entity.Flag) bool {
-	left := maxEditedTexts - len(f.Key) - len(f.Description) - len(f.Notes)
+	left := maxEditedTexts - len(f.Key) - formBytes(f.Description) - formBytes(f.Notes)
 	for i := range f.Variants {
 		left = afterIndented(map[string]any(f.Variants[i].Attachment), 0, left-len(f.Variants[i].Key))
 	}
 	for i := range f.Segments {
 		s := &f.Segments[i]
-		left -= len(s.Description)
+		left -= formBytes(s.Description)
 		for j := range s.Constraints {
-			left -= len(s.Constraints[j].Property) + len(s.Constraints[j].Value)
+			left -= formBytes(s.Constraints[j].Property) + formBytes(s.Constraints[j].Value)
 		}
 	}
 	return left >= 0
@@ -70,8 +73,39 @@ func (u *UI) checkEditable(f *entity.Flag) error {
 	return entity.Invalid("%s", u.text.plain("edit.err.texts.alone", "most", maxEditedTexts))
 }
 
-// afterIndented returns how many of left bytes remain after those of a value in attachmentText, regardless of what JSON
-// escapes. It stops below 0.
+// formBytes returns at least half of the bytes of a text on a page, and at least a third of those in a form that is sent:
+// its length, with characters counted three times that JSON or HTML escapes. It does not count carriage returns, which
+// browsers add.
+func formBytes(text string) int {
+	n := len(text)
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == '\r':
+			n--
+		case c == '"', c == '\'', c == '<', c == '>', c == '&', c == '+', c == '\\', c < ' ' && c != '\n' && c != '\t':
+			n += 2
+		}
+	}
+	return n
+}
+
+// stringBytes returns the formBytes of a string as JSON.
+func stringBytes(text string) int {
+	n := formBytes(text) + formBytes(`""`) + 5*(strings.Count(text, "\u2028")+strings.Count(text, "\u2029"))
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c == '"', c == '\\', c == '\n', c == '\t':
+			n += 3
+		case c == '\r':
+			n += 4
+		case c < ' ':
+			n += 5
+		}
+	}
+	return n
+}
+
+// afterIndented returns how many of left bytes remain after the formBytes of a value in attachmentText. It stops below 0.
 func afterIndented(value any, indent, left int) int {
 	inner := len("\n,") + indent + indentStep
 	switch v := value.(type) {
@@ -81,7 +115,7 @@ func afterIndented(value any, indent, left int) int {
 			if left < 0 {
 				break
 			}
-			left = afterIndented(member, indent+indentStep, left-inner-len(name)-len(`"": `))
+			left = afterIndented(member, indent+indentStep, left-inner-stringBytes(name)-len(": "))
 		}
 		return left
 	case []any:
@@ -94,7 +128,7 @@ func afterIndented(value any, indent, left int) int {
 		}
 		return left
 	case string:
-		return left - len(v) - len(`""`)
+		return left - stringBytes(v)
 	case json.Number:
 		return left - len(v)
 	default:

@@ -15,6 +15,7 @@ func TestTheLengthOfIndentedAttachments(t *testing.T) {
 		`{"a": 1}`,
 		`{"a": "x", "b": [1, 2.50, null, true]}`,
 		`{"a": {"b": {"c": [[1], [2, 3]]}}}`,
+		`{"\"\\ <>&'+\u0001": "\"\\ <>&'+\u0001\n\r\t\u2028\u2029"}`,
 		`{"long": "` + strings.Repeat("ü", 1000) + `", "b": false}`,
 	} {
 		var a entity.Attachment
@@ -22,7 +23,7 @@ func TestTheLengthOfIndentedAttachments(t *testing.T) {
 			t.Fatal(err)
 		}
 		const most = 1 << 20
-		shortest := len(attachmentText(a))
+		shortest := formBytes(attachmentText(a))
 		longest := shortest + strings.Count(source, "{") + strings.Count(source, "[") + strings.Count(source, "null") + strings.Count(source, "true")
 		if got := most - afterIndented(map[string]any(a), 0, most); got < shortest || got > longest {
 			t.Errorf("%.60s: %d, want %d to %d", source, got, shortest, longest)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
@@ -60,6 +61,63 @@ func TestLongTextsAreShort(t *testing.T) {
 		if a := f.ask(t, http.MethodGet, path, nil); a.status != http.StatusOK || len(a.body) > most {
 			t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
 		}
+	}
+}
+
+// TestFormsWithLongTextsAreRejected: pages repeat the texts of a form, and a quote has five bytes in HTML.
+func TestFormsWithLongTextsAreRejected(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	for path, field := range map[string]string{
+		"/ui/flags/1/targeting": "v.0.key", "/ui/flags/1/try": "id", "/ui/new": "key", "/ui/flags/1/duplicate": "description",
+		"/ui/flags/1/enabled": "snapshot", "/ui/flags/1/history": "version", "/ui/preferences": "back",
+	} {
+		form := f.form(t)
+		form.Set(field, strings.Repeat(`"`, 1_000_000))
+		a := f.ask(t, http.MethodPost, path, form)
+		if a.status != http.StatusBadRequest || len(a.body) > 20_000 || !strings.Contains(a.body, "more than the 2,750,000 bytes that a page edits") {
+			t.Errorf("%s: %d, %d bytes: %.1000s", path, a.status, len(a.body), a.body)
+		}
+	}
+	form := f.form(t)
+	form.Set("notes", strings.Repeat(`"`, 800_000))
+	if a := f.press(t, form, "save"); a.status != http.StatusSeeOther {
+		t.Fatalf("notes of 800,000 quotes: %d", a.status)
+	}
+	if a := f.press(t, f.form(t), "review"); a.status != http.StatusOK || len(words(a)) != 0 {
+		t.Errorf("the form of long notes: %d, changes %q", a.status, words(a))
+	}
+	f.flags[f.full].Notes = strings.Repeat(`"`, 900_000)
+	if a := f.ask(t, http.MethodGet, "/ui/flags/1/targeting", nil); !strings.Contains(text(a.root), "more than the 2,500,000 bytes that the page edits") {
+		t.Errorf("a form for 900,000 quotes: %d, %d bytes", a.status, len(a.body))
+	}
+}
+
+// TestPagesAreLimited: a page of more than 32 MiB is an error, and longer pages share memory.
+func TestPagesAreLimited(t *testing.T) {
+	t.Parallel()
+	const path, size = "/ui/flags/1/duplicate", 1 << 20
+	memory := budget.NewMemory(size)
+	f := setup(t, func(o *ui.Options) { o.Memory = memory })
+	f.flags[f.full].Description = strings.Repeat(`"`, 7_000_000)
+	if a := f.ask(t, http.MethodGet, path, nil); a.status != http.StatusBadRequest || !strings.Contains(text(a.root), "more than 32 MiB") {
+		t.Errorf("a page of 35 MB: %d, %d bytes", a.status, len(a.body))
+	}
+	f.flags[f.full].Description = strings.Repeat(`"`, 100_000)
+	for used, want := range map[int64]int{0: http.StatusOK, size - 100_000: http.StatusServiceUnavailable} {
+		if err := memory.Take(used); err != nil {
+			t.Fatal(err)
+		}
+		if a := f.ask(t, http.MethodGet, path, nil); a.status != want {
+			t.Errorf("%d bytes of memory are used: %d, want %d", used, a.status, want)
+		}
+		if a := f.ask(t, http.MethodGet, "/ui/flags/1", nil); a.status != http.StatusOK {
+			t.Errorf("%d bytes of memory are used: a short page has %d", used, a.status)
+		}
+		memory.Release(used)
+	}
+	if err := memory.Take(size); err != nil {
+		t.Errorf("pages keep memory: %v", err)
 	}
 }
 

@@ -1,7 +1,8 @@
 package ui
 
 import (
-	"bytes"
+	"context"
+	"errors"
 	"html/template"
 	"io/fs"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 	_ "time/tzdata" // containers have no zones of their own
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/ui/chart"
 )
 
@@ -151,7 +153,7 @@ func (u *UI) pageTemplates() (map[string]pageTemplate, error) {
 
 // render writes a complete page or an error: errors are found before the first byte is sent.
 func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name string, p *page) {
-	var b bytes.Buffer
+	b := pageBuffer{ctx: r.Context()}
 	layout := "layout.html"
 	if name == "root.html" {
 		layout = name
@@ -159,6 +161,10 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	parsed, err := u.templates[name]()
 	if err == nil {
 		err = parsed.ExecuteTemplate(&b, layout, p)
+	}
+	if errors.Is(err, errLongPage) || errors.Is(err, budget.ErrExhausted) {
+		u.fail(rw, r, err)
+		return
 	}
 	if err != nil {
 		u.o.Logger.Error("page failed", "path", r.URL.Path, "template", name, "error", err)
@@ -170,7 +176,46 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	}
 	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 	rw.WriteHeader(status)
-	_, _ = rw.Write(b.Bytes())
+	for _, part := range b.parts {
+		_, _ = rw.Write(part)
+	}
+}
+
+const (
+	// maxPageBytes limits the HTML of a page. A flag with as many fields as a form can have takes less than a third.
+	maxPageBytes = 32 << 20
+	// pagePart is the length of a part of a page.
+	pagePart = 64 << 10
+)
+
+// pageBuffer keeps a page in parts. All but the first take memory of the request that ctx is from.
+type pageBuffer struct {
+	ctx   context.Context //nolint:containedctx // lives as long as one call of render
+	parts [][]byte
+	size  int
+}
+
+// Write returns errLongPage beyond maxPageBytes, or budget.ErrExhausted.
+func (b *pageBuffer) Write(p []byte) (int, error) {
+	if b.size += len(p); b.size > maxPageBytes {
+		return 0, errLongPage
+	}
+	for rest := p; len(rest) > 0; {
+		last := len(b.parts) - 1
+		if last < 0 || len(b.parts[last]) == cap(b.parts[last]) {
+			if last >= 0 {
+				if err := budget.Add(b.ctx, pagePart); err != nil {
+					return 0, err
+				}
+			}
+			b.parts = append(b.parts, make([]byte, 0, pagePart))
+			last++
+		}
+		n := min(len(rest), cap(b.parts[last])-len(b.parts[last]))
+		b.parts[last] = append(b.parts[last], rest[:n]...)
+		rest = rest[n:]
+	}
+	return len(p), nil
 }
 
 // preferences stores the theme and the zone in cookies and redirects back.

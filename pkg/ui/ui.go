@@ -329,7 +329,7 @@ func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 func (u *UI) readForm(r *http.Request) error {
 	err := r.ParseForm()
 	if err == nil {
-		return nil
+		return u.checkTexts(r)
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return err
@@ -337,10 +337,29 @@ func (u *UI) readForm(r *http.Request) error {
 	return entity.Invalid("%s", u.text.plain("error.form", "why", err.Error(), "most", maxFormFields))
 }
 
+// checkTexts takes the memory that a page with the texts of a form needs. The error is budget.ErrExhausted, or matches
+// entity.ErrInvalid if there are more than maxFormTexts.
+func (u *UI) checkTexts(r *http.Request) error {
+	size := 0
+	for _, values := range r.PostForm {
+		for _, value := range values {
+			size += formBytes(value)
+		}
+	}
+	if size > maxFormTexts {
+		return entity.Invalid("%s", u.text.plain("error.form.texts", "most", maxFormTexts))
+	}
+	if size <= budget.LargeBytes {
+		return nil
+	}
+	return budget.Add(r.Context(), int64(size)*bytesPerFormByte)
+}
+
 // Errors of pages that no other package has.
 var (
 	errNoPage   = errors.New("no such page")
 	errEvalOnly = errors.New("this server is read-only")
+	errLongPage = errors.New("the page is too long")
 )
 
 // fail shows an error. Internal errors are logged and not shown on the page.
@@ -361,6 +380,8 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.plain("edit.err.taken")
 	case errors.Is(err, entity.ErrInvalid):
 		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.problem(err)
+	case errors.Is(err, errLongPage):
+		status, name, detail = http.StatusBadRequest, "error.long", u.text.plain("error.long.detail", "most", maxPageBytes>>20)
 	case errors.Is(err, budget.ErrExhausted):
 		status, name = http.StatusServiceUnavailable, "error.busy"
 		rw.Header().Set("Retry-After", "1")
@@ -377,5 +398,5 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		Detail      string
 		Again       bool
 	}{u.text.say(name + ".title"), u.text.say(name + ".text"), detail, status >= 500 && status != http.StatusNotImplemented}
-	u.render(rw, r, status, "error.html", p)
+	u.render(rw, r.WithContext(context.Background()), status, "error.html", p) // regardless of memory
 }
