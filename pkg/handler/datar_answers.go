@@ -110,6 +110,9 @@ func (h *Handler) GetDatarFlagSeries(p datarapi.GetDatarFlagSeriesParams) middle
 		Window: insight.Window{From: timeOf(p.From), To: timeOf(p.To)},
 		Bucket: textOf(p.Bucket), Zone: textOf(p.Tz), By: textOf(p.By), Compare: textOf(p.Compare),
 	})
+	if err == nil && isCSV(p.Format) {
+		err = s.CheckTable()
+	}
 	return h.answer(p.HTTPRequest, p.Format, err, func() any { return seriesModel(s) }, func() *insight.Table { return s.Table() })
 }
 

@@ -53,16 +53,17 @@ func TestSimilarKeys(t *testing.T) {
 
 func TestCSVIsSafe(t *testing.T) {
 	t.Parallel()
-	table := insight.Table{Header: []string{"a", "b"}}
+	var rows [][]string
 	want := "a,b\r\n"
 	for _, c := range [][2]string{
 		{"=1+1", "'=1+1"}, {"+1", "'+1"}, {"-1", "'-1"}, {"@x", "'@x"}, {"\tx", "'\tx"},
 		{"\rx", `"'x"`}, {"\n=1", "\"'\r\n=1\""}, {"\r\n=1", "\"'\r\n=1\""}, // a return alone is omitted in quotes
 		{"plain", "plain"}, {`a "quote", and`, `"a ""quote"", and"`}, {"two\nlines", "\"two\r\nlines\""}, {"", ""}, {"é", "é"},
 	} {
-		table.Rows = append(table.Rows, []string{c[0], "x"})
+		rows = append(rows, []string{c[0], "x"})
 		want += c[1] + ",x\r\n"
 	}
+	table := insight.Table{Header: []string{"a", "b"}, Rows: slices.Values(rows)}
 	var b strings.Builder
 	if err := table.WriteCSV(&b); err != nil {
 		t.Fatal(err)

@@ -428,9 +428,12 @@ func orNone(s string) string {
 const maxCutBytes = 200
 
 // cut truncates a text to maxCutBytes, at a character boundary.
-func cut(s string) string {
-	if len(s) <= maxCutBytes {
+func cut(s string) string { return cutTo(s, maxCutBytes) }
+
+// cutTo truncates a text to a number of bytes, at a character boundary.
+func cutTo(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxCutBytes-len("...")], "") + "..."
+	return strings.ToValidUTF8(s[:most-len("...")], "") + "..."
 }

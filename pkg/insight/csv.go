@@ -13,17 +13,34 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Table is a list that can be written as CSV.
+// maxRowName limits names in bytes that a table can have in many rows, such as the description of a segment.
+const maxRowName = 1000
+
+// rowName shortens a name that a table can have in many rows.
+func rowName(name string) string { return cutTo(name, maxRowName) }
+
+// Table is a list that can be written as CSV. Its rows are made one by one, because they can be many times as long as what
+// they are made from.
 type Table struct {
 	Header []string
-	Rows   [][]string
+	Rows   iter.Seq[[]string]
 }
 
-// WriteCSV writes the table as a CSV.
+// tableOf returns a table with the rows that fill passes to add.
+func tableOf(header []string, fill func(add func(cells ...string))) *Table {
+	return &Table{header, func(yield func([]string) bool) {
+		open := true
+		fill(func(cells ...string) { open = open && yield(cells) })
+	}}
+}
+
+// WriteCSV writes the table as a CSV, until an error.
 func (t *Table) WriteCSV(w io.Writer) error {
 	out := newCSV(w, t.Header)
-	for _, row := range t.Rows {
-		out.row(row)
+	for row := range t.Rows {
+		if !out.row(row) {
+			break
+		}
 	}
 	return out.close()
 }
@@ -42,14 +59,14 @@ func newCSV(w io.Writer, header []string) *csvWriter {
 	return c
 }
 
-// row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. close
-// returns the error of writing.
-func (c *csvWriter) row(cells []string) {
+// row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. It returns false after an error,
+// which close returns.
+func (c *csvWriter) row(cells []string) bool {
 	c.safe = c.safe[:0]
 	for _, cell := range cells {
 		c.safe = append(c.safe, safeCell(cell))
 	}
-	_ = c.out.Write(c.safe) // the writer keeps its error
+	return c.out.Write(c.safe) == nil
 }
 
 // close ends the last line. It does not close the underlying writer.
@@ -68,43 +85,43 @@ func safeCell(s string) string {
 
 // SummaryTable has one row for each flag that was evaluated.
 func SummaryTable(flags []datar.FlagSummary) *Table {
-	t := &Table{Header: []string{"flagID", "flagKey", "description", "enabled", "deleted", "totalEvalCount", "lastEvaluatedAt"}}
-	for i := range flags {
-		f := &flags[i]
-		t.add(number(f.FlagID), f.Key, f.Description, fmt.Sprint(f.Enabled), fmt.Sprint(f.Deleted), number(f.Total), timeText(f.LastEvaluatedAt))
-	}
-	return t
+	return tableOf([]string{"flagID", "flagKey", "description", "enabled", "deleted", "totalEvalCount", "lastEvaluatedAt"}, func(add func(cells ...string)) {
+		for i := range flags {
+			f := &flags[i]
+			add(number(f.FlagID), f.Key, f.Description, fmt.Sprint(f.Enabled), fmt.Sprint(f.Deleted), number(f.Total), timeText(f.LastEvaluatedAt))
+		}
+	})
 }
 
 // FlagSummaryTable has one row for each entry of the lists of a breakdown. by names the list:
 // variant, segment or day. A row without a variantID has the evaluations without a variant. Each
 // list adds up for itself.
 func FlagSummaryTable(b *datar.FlagBreakdown) *Table {
-	t := &Table{Header: []string{"by", "variantID", "variantName", "segmentID", "segmentName", "date", "count"}}
-	for _, v := range b.ByVariant {
-		t.add("variant", id(v.VariantID), v.Name, "", "", "", number(v.Count))
-	}
-	for _, s := range b.BySegment {
-		t.add("segment", "", "", id(s.SegmentID), s.Name, "", number(s.Count))
-	}
-	for _, d := range b.ByDay {
-		t.add("day", "", "", "", "", d.Day.Format(time.DateOnly), number(d.Count))
-	}
-	return t
+	return tableOf([]string{"by", "variantID", "variantName", "segmentID", "segmentName", "date", "count"}, func(add func(cells ...string)) {
+		for _, v := range b.ByVariant {
+			add("variant", id(v.VariantID), v.Name, "", "", "", number(v.Count))
+		}
+		for _, s := range b.BySegment {
+			add("segment", "", "", id(s.SegmentID), s.Name, "", number(s.Count))
+		}
+		for _, d := range b.ByDay {
+			add("day", "", "", "", "", d.Day.Format(time.DateOnly), number(d.Count))
+		}
+	})
 }
 
 // FleetTable has one row for each server, with the sum of its dropped evaluations.
 func FleetTable(fleet *datar.Fleet, now time.Time) *Table {
-	t := &Table{Header: []string{"name", "kind", "state", "lastFlushAt", "recorded", "stored", "pending", "dropped", "text"}}
-	for i := range fleet.Servers {
-		s := &fleet.Servers[i]
-		var dropped int64
-		for _, n := range s.Dropped {
-			dropped += n
+	return tableOf([]string{"name", "kind", "state", "lastFlushAt", "recorded", "stored", "pending", "dropped", "text"}, func(add func(cells ...string)) {
+		for i := range fleet.Servers {
+			s := &fleet.Servers[i]
+			var dropped int64
+			for _, n := range s.Dropped {
+				dropped += n
+			}
+			add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), SilentText(s, now).String())
 		}
-		t.add(s.Name, string(s.Kind), string(s.State), timeText(s.LastFlush), number(s.Recorded), number(s.Stored), number(s.Pending), number(dropped), SilentText(s, now).String())
-	}
-	return t
+	})
 }
 
 // ListedFlag is a flag of a list.
@@ -139,7 +156,9 @@ func WriteFlagsCSV(w io.Writer, flags iter.Seq[ListedFlag]) error {
 				cells[10], cells[11], cells[12] = strconv.Itoa(s.Contradictions), strconv.Itoa(s.Warnings), strconv.Itoa(notes)
 			}
 		}
-		out.row(cells)
+		if !out.row(cells) {
+			break
+		}
 	}
 	return out.close()
 }

@@ -105,17 +105,17 @@ func (h *History) record(p Period) {
 
 // ChangesTable has one row for each part of each change, and one row for a change without parts.
 func ChangesTable(changes []Change) *Table {
-	t := &Table{Header: []string{"snapshotID", "at", "by", "effectiveBy", "affects", "text", "what", "segmentID", "variantID", "constraintID", "from", "to"}}
-	for i := range changes {
-		c := &changes[i]
-		parts := c.Parts
-		if len(parts) == 0 {
-			parts = []Part{{}}
+	return tableOf([]string{"snapshotID", "at", "by", "effectiveBy", "affects", "text", "what", "segmentID", "variantID", "constraintID", "from", "to"}, func(add func(cells ...string)) {
+		for i := range changes {
+			c := &changes[i]
+			parts := c.Parts
+			if len(parts) == 0 {
+				parts = []Part{{}}
+			}
+			for _, p := range parts {
+				add(number(c.SnapshotID), timeText(c.At), c.By, timeText(c.EffectiveBy), string(c.Affects), c.Text,
+					string(p.What), id(p.SegmentID), id(p.VariantID), id(p.ConstraintID), p.From, p.To)
+			}
 		}
-		for _, p := range parts {
-			t.add(number(c.SnapshotID), timeText(c.At), c.By, timeText(c.EffectiveBy), string(c.Affects), c.Text,
-				string(p.What), id(p.SegmentID), id(p.VariantID), id(p.ConstraintID), p.From, p.To)
-		}
-	}
-	return t
+	})
 }

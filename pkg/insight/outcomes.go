@@ -268,24 +268,22 @@ func (o *Outcomes) Check() error {
 
 // Table lists the outcomes. It lists outcomes with segments by segment and variant.
 func (o *Outcomes) Table() *Table {
-	t := &Table{Header: []string{"outcome", "segmentID", "segmentDescription", "variantID", "variantKey", "count", "unevaluable", "firstAt", "lastAt"}}
-	for _, c := range o.Outcomes {
-		if c.Outcome != datar.Matched && c.Outcome != datar.HeldOut {
-			t.add(c.Outcome.String(), "", "", "", "", number(c.Count), number(c.Unevaluable), timeText(c.First), timeText(c.Last))
+	return tableOf([]string{"outcome", "segmentID", "segmentDescription", "variantID", "variantKey", "count", "unevaluable", "firstAt", "lastAt"}, func(add func(cells ...string)) {
+		for _, c := range o.Outcomes {
+			if c.Outcome != datar.Matched && c.Outcome != datar.HeldOut {
+				add(c.Outcome.String(), "", "", "", "", number(c.Count), number(c.Unevaluable), timeText(c.First), timeText(c.Last))
+			}
 		}
-	}
-	for _, s := range o.Segments {
-		for _, v := range s.Variants {
-			t.add(datar.Matched.String(), id(s.SegmentID), s.Description, id(v.VariantID), v.VariantKey, number(v.Count), "", "", "")
+		for _, s := range o.Segments {
+			for _, v := range s.Variants {
+				add(datar.Matched.String(), id(s.SegmentID), rowName(s.Description), id(v.VariantID), v.VariantKey, number(v.Count), "", "", "")
+			}
+			if s.HeldOut > 0 {
+				add(datar.HeldOut.String(), id(s.SegmentID), s.Description, "", "", number(s.HeldOut), "", "", "")
+			}
 		}
-		if s.HeldOut > 0 {
-			t.add(datar.HeldOut.String(), id(s.SegmentID), s.Description, "", "", number(s.HeldOut), "", "", "")
-		}
-	}
-	return t
+	})
 }
-
-func (t *Table) add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 

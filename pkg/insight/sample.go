@@ -254,12 +254,12 @@ func (r *ConstraintReasons) IsOf(c *entity.Constraint) bool {
 
 // Table has one row for each constraint.
 func (r *Reasons) Table() *Table {
-	t := &Table{Header: []string{"segmentID", "segmentDescription", "constraintID", "constraint", "stopped", "missing", "otherType", "false", "examined", "of"}}
-	for _, s := range r.Segments {
-		for _, c := range s.Constraints {
-			t.add(id(s.SegmentID), s.Description, id(c.ConstraintID), c.Text, number(c.Stopped), number(c.Missing), number(c.OtherType), number(c.False),
-				number(r.Examined), number(r.Of))
+	return tableOf([]string{"segmentID", "segmentDescription", "constraintID", "constraint", "stopped", "missing", "otherType", "false", "examined", "of"}, func(add func(cells ...string)) {
+		for _, s := range r.Segments {
+			for _, c := range s.Constraints {
+				add(id(s.SegmentID), rowName(s.Description), id(c.ConstraintID), c.Text, number(c.Stopped), number(c.Missing), number(c.OtherType), number(c.False),
+					number(r.Examined), number(r.Of))
+			}
 		}
-	}
-	return t
+	})
 }

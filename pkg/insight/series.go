@@ -25,6 +25,13 @@ const (
 	ByTotal By = "total"
 )
 
+const (
+	// maxSeriesCounts limits the counts of a series, which has one for each line and bucket, also where it is 0.
+	maxSeriesCounts = 1_000_000
+	// maxTableBytes limits the table of a series.
+	maxTableBytes = 64 << 20
+)
+
 // ParseBy returns the division with that name. The empty name is ByOutcome.
 func ParseBy(name string) (By, error) {
 	switch b := By(name); b {
@@ -157,8 +164,8 @@ func (c Calendar) compared(w *SeriesWindow, compare string, now time.Time) (data
 
 // Fill adds up rows. They are grouped by what by selects, and by hour, or by day if IsWholeDays
 // returns true. now decides which buckets have not ended. holes are periods in which some
-// evaluations were not counted.
-func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) Buckets {
+// evaluations were not counted. The error matches datar.ErrInvalidQuery if there are more than maxSeriesCounts.
+func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) (Buckets, error) {
 	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), End: w.To.Time().In(zone), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
 	for i, bucket := range w.Buckets {
 		start, end := bucket.Start.Time(), bucket.End.Time()
@@ -167,14 +174,19 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 			!slices.ContainsFunc(holes, func(h Hole) bool { return h.From.Before(end) && h.To.After(start) })
 	}
 	places := map[lineKey]int{} // of lines in b.Lines, and of those with an outcome in b.Nothing if the lines are variants
-	add := func(lines *[]Line, key lineKey, at int, count int64) {
+	mostLines := maxSeriesCounts / max(1, len(w.Buckets))
+	add := func(lines *[]Line, key lineKey, at int, count int64) bool {
 		place, ok := places[key]
 		if !ok {
+			if len(places) == mostLines {
+				return false
+			}
 			place = len(*lines)
 			places[key] = place
 			*lines = append(*lines, key.line(names, len(w.Buckets)))
 		}
 		(*lines)[place].Counts[at] += count
+		return true
 	}
 	at := -1
 	for i := range rows {
@@ -185,15 +197,18 @@ func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeli
 		if at < 0 {
 			continue
 		}
-		add(&b.Lines, keyOf(by, r, timeline), at, r.Count)
+		fits := add(&b.Lines, keyOf(by, r, timeline), at, r.Count)
 		if by == ByVariant && r.VariantID == 0 {
-			add(&b.Nothing, lineKey{outcome: r.Outcome, ofNothing: true}, at, r.Count)
+			fits = fits && add(&b.Nothing, lineKey{outcome: r.Outcome, ofNothing: true}, at, r.Count)
+		}
+		if !fits {
+			return b, invalidWindow("api.series.long", "by", string(by), "lines", mostLines, "buckets", len(w.Buckets), "most", maxSeriesCounts)
 		}
 	}
 	for _, lines := range [][]Line{b.Lines, b.Nothing} {
 		slices.SortFunc(lines, func(a, b Line) int { return compareLines(by, names, &a, &b) })
 	}
-	return b
+	return b, nil
 }
 
 // bucket returns the index of the bucket that contains an hour, or -1.
@@ -285,21 +300,38 @@ func (b *Buckets) Total() (n int64) {
 
 // Table has one row for each bucket and line.
 func (s *Series) Table() *Table {
-	t := &Table{Header: []string{"start", "end", "whole", string(s.By), "name", "count"}}
+	header := []string{"start", "end", "whole", string(s.By), "name", "count"}
 	if s.UTCDays {
-		t.Header[3] = "line"
+		header[3] = "line"
 	}
-	for i, start := range s.Starts {
-		end := s.End
-		if i+1 < len(s.Starts) {
-			end = s.Starts[i+1]
+	return &Table{header, func(yield func([]string) bool) {
+		for i, start := range s.Starts {
+			end := s.End
+			if i+1 < len(s.Starts) {
+				end = s.Starts[i+1]
+			}
+			from, to, whole := start.Format(time.RFC3339), end.Format(time.RFC3339), strconv.FormatBool(s.Whole[i])
+			for l := range s.Lines {
+				line := &s.Lines[l]
+				if !yield([]string{from, to, whole, s.lineText(line), rowName(line.Name), number(line.Counts[i])}) {
+					return
+				}
+			}
 		}
-		for l := range s.Lines {
-			line := &s.Lines[l]
-			t.add(start.Format(time.RFC3339), end.Format(time.RFC3339), fmt.Sprint(s.Whole[i]), s.lineText(line), line.Name, number(line.Counts[i]))
-		}
+	}}
+}
+
+// CheckTable returns an error that matches datar.ErrInvalidQuery if the table would have more than maxTableBytes.
+func (s *Series) CheckTable() error {
+	const fixed = 70 // times, numbers and separators of a row
+	size := 0
+	for i := range s.Lines {
+		size += len(s.Starts) * (fixed + len(rowName(s.Lines[i].Name)))
 	}
-	return t
+	if size > maxTableBytes {
+		return invalidWindow("api.series.table", "lines", len(s.Lines), "buckets", len(s.Starts), "most", catalog.Digits(maxTableBytes>>20))
+	}
+	return nil
 }
 
 func (s *Series) lineText(l *Line) string {

@@ -134,6 +134,11 @@ func (s *Service) details(ctx context.Context, flagID int64, sp span, by datar.P
 	if err != nil {
 		return nil, fmt.Errorf("add up details: %w", err)
 	}
+	if size := len(rows) * bytesPerRow; size > budget.LargeBytes {
+		if err := budget.AtLeast(ctx, int64(size)); err != nil {
+			return nil, err
+		}
+	}
 	return rows, nil
 }
 
@@ -149,6 +154,13 @@ func (s *Service) timeline(ctx context.Context, flagID int64) (Timeline, error) 
 	}
 	return NewTimeline(list), nil
 }
+
+const (
+	// bytesPerRow is the memory of a row of counts in a list that grows.
+	bytesPerRow = 160
+	// bytesPerCount is the memory of a count of a series, and of its text in the response.
+	bytesPerCount = 24
+)
 
 // bytesPerKeptByte is the memory of a decoded flag for each byte of its JSON.
 const bytesPerKeptByte = 3
@@ -379,18 +391,7 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 		return nil, err
 	}
 	series := &Series{FlagID: flagID, Unit: c.Unit, Zone: c.Zone, By: by, UTCDays: utcDays, ComparisonMissing: missing, Complete: of.complete}
-	fill := func(w *SeriesWindow, holes []Hole) (Buckets, error) {
-		rows, err := s.seriesRows(ctx, flagID, w, by, utcDays)
-		if err != nil {
-			return Buckets{}, err
-		}
-		names, err := s.names(ctx, of.flag, of.timeline, rows)
-		if err != nil {
-			return Buckets{}, err
-		}
-		return w.Fill(c.Zone, by, rows, of.timeline, names, sp.now, holes), nil
-	}
-	if series.Buckets, err = fill(&window, of.complete.Holes); err != nil {
+	if series.Buckets, err = s.fill(ctx, of, series, &window, of.complete.Holes, sp.now); err != nil {
 		return nil, err
 	}
 	if compared != nil {
@@ -399,7 +400,7 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 		if err != nil {
 			return nil, err
 		}
-		comparison, err := fill(compared, complete.Holes)
+		comparison, err := s.fill(ctx, of, series, compared, complete.Holes, sp.now)
 		if err != nil {
 			return nil, err
 		}
@@ -409,6 +410,23 @@ func (s *Service) Series(ctx context.Context, flagID int64, q SeriesQuery) (*Ser
 		return nil, err
 	}
 	return series, nil
+}
+
+// fill reads the counts of a window of a series. They take memory of the request until it ends.
+func (s *Service) fill(ctx context.Context, of *subject, series *Series, w *SeriesWindow, holes []Hole, now time.Time) (Buckets, error) {
+	rows, err := s.seriesRows(ctx, series.FlagID, w, series.By, series.UTCDays)
+	if err != nil {
+		return Buckets{}, err
+	}
+	names, err := s.names(ctx, of.flag, of.timeline, rows)
+	if err != nil {
+		return Buckets{}, err
+	}
+	b, err := w.Fill(series.Zone, series.By, rows, of.timeline, names, now, holes)
+	if size := len(b.Lines) * len(b.Starts) * bytesPerCount; err == nil && size > budget.LargeBytes {
+		err = budget.Add(ctx, int64(size))
+	}
+	return b, err
 }
 
 // seriesRows reads the counts of a window, by day if that is enough, otherwise by hour.

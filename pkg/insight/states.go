@@ -730,11 +730,11 @@ func (s *Service) sparks(ctx context.Context, flags []FlagState, recent *today) 
 
 // Table has one row for each flag.
 func (s *States) Table() *Table {
-	t := &Table{Header: []string{"flagID", "flagKey", "description", "enabled", "tags", "state", "stale", "reason", "canDelete", "total", "lastAt", "findings", "changedAt"}}
-	for i := range s.Flags {
-		f := &s.Flags[i]
-		t.add(number(f.FlagID), f.FlagKey, f.Flag.Description, fmt.Sprint(f.Flag.Enabled), tagsText(f.Flag.Tags), string(f.State.State), fmt.Sprint(f.Stale), f.Reason,
-			string(f.CanDelete.Answer), number(f.Total), timeText(f.Evidence.Last), fmt.Sprint(f.Findings), timeText(f.Evidence.ChangedAt))
-	}
-	return t
+	return tableOf([]string{"flagID", "flagKey", "description", "enabled", "tags", "state", "stale", "reason", "canDelete", "total", "lastAt", "findings", "changedAt"}, func(add func(cells ...string)) {
+		for i := range s.Flags {
+			f := &s.Flags[i]
+			add(number(f.FlagID), f.FlagKey, f.Flag.Description, fmt.Sprint(f.Flag.Enabled), tagsText(f.Flag.Tags), string(f.State.State), fmt.Sprint(f.Stale), f.Reason,
+				string(f.CanDelete.Answer), number(f.Total), timeText(f.Evidence.Last), fmt.Sprint(f.Findings), timeText(f.Evidence.ChangedAt))
+		}
+	})
 }

@@ -46,11 +46,11 @@ func milli(ms int64) time.Time {
 
 // UnknownTable lists texts.
 func UnknownTable(list []Unknown) *Table {
-	t := &Table{Header: []string{"asked", "count", "firstAt", "lastAt", "deletedFlagID", "similar"}}
-	for _, u := range list {
-		t.add(u.Asked, number(u.Count), timeText(u.First), timeText(u.Last), id(u.DeletedFlagID), u.Similar)
-	}
-	return t
+	return tableOf([]string{"asked", "count", "firstAt", "lastAt", "deletedFlagID", "similar"}, func(add func(cells ...string)) {
+		for _, u := range list {
+			add(u.Asked, number(u.Count), timeText(u.First), timeText(u.Last), id(u.DeletedFlagID), u.Similar)
+		}
+	})
 }
 
 // maxDistance is the maximum number of letters in which similar keys differ.

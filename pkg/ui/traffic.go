@@ -522,6 +522,9 @@ func (u *UI) trafficCSV(rw http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := series.CheckTable(); err != nil {
+		return err
+	}
 	inUTC := *series // its buckets are days of the zone of the page
 	inUTC.Starts, inUTC.End = make([]time.Time, len(series.Starts)), series.End.UTC()
 	for i, start := range series.Starts {

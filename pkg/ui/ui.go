@@ -20,6 +20,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -380,6 +381,8 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.plain("edit.err.taken")
 	case errors.Is(err, entity.ErrInvalid):
 		status, name, detail = http.StatusBadRequest, "error.invalid", u.text.problem(err)
+	case errors.Is(err, datar.ErrInvalidQuery):
+		status, name, detail = http.StatusBadRequest, "error.query", u.text.problem(err)
 	case errors.Is(err, errLongPage):
 		status, name, detail = http.StatusBadRequest, "error.long", u.text.plain("error.long.detail", "most", maxPageBytes>>20)
 	case errors.Is(err, budget.ErrExhausted):
