@@ -24,7 +24,7 @@ func TestSQLiteConnectionStrings(t *testing.T) {
 	const (
 		wal    = "&_txlock=immediate"
 		busy   = "_pragma=busy_timeout%2810000%29"
-		cache  = "&_pragma=cache_size%28-8192%29"
+		cache  = "&_pragma=cache_size%28-3072%29"
 		normal = busy + "&_pragma=journal_mode%28WAL%29" + cache
 	)
 	for name, c := range map[string]struct {

@@ -47,7 +47,7 @@ func openKind(t testing.TB, kind testdb.Kind, dsn string) *gorm.DB {
 	default:
 		// Like pkg/store, but with a longer timeout for busy machines, because writers poll for the
 		// lock.
-		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(300000)&_pragma=cache_size(-8192)")
+		dialector = sqlite.Open(dsn + "?_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=busy_timeout(300000)&_pragma=cache_size(-3072)")
 	}
 	db, err := gorm.Open(dialector, &gorm.Config{Logger: logger.Discard})
 	if err != nil {
