@@ -152,7 +152,7 @@ var ofOperations = map[string][]string{
 	"counts of a series of evaluations: lines × buckets":                        {"insight.maxSeriesCounts"},
 	"CSV of a series":                                                           {"insight.maxTableBytes MiB"},
 	"name of a segment in each row of a CSV of outcomes, reasons or a series":   {"insight.maxRowName"},
-	"notes that pages format":                                                   {"ui.maxNotes KiB", "ui.maxNoteLines", "ui.maxNoteMarks", "ui.maxNoteCells"},
+	"notes that pages format":                                                   {"ui.maxNotes KiB", "ui.maxNoteLines", "ui.maxNoteMarks", "ui.maxNoteCells", "ui.maxPlainNotes KiB"},
 	"request line and headers":                                                  {"web.MaxHeaderBytes KiB"},
 	"states in a response of `GET /flags/{flagID}/snapshots`":                   {"store.maxAnswerBytes MiB"},
 	"page of a list of flags":                                                   {"store.maxPageFlags", "store.maxPageBytes MiB"},

@@ -13,6 +13,35 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
+// TestStoredJSONIsShort: characters of HTML are stored as they are, and not as six characters.
+func TestStoredJSONIsShort(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s, ctx := setup(t, kind), t.Context()
+		f, err := s.CreateFlag(ctx, "ada", NewFlag{Key: "short", Description: "d", Template: "simple_boolean_flag"})
+		ok(t, err)
+		text := strings.Repeat("<&>", 5000)
+		attachment := entity.Attachment{"text": text}
+		f, err = s.ReplaceDefinition(ctx, "ada", int64(f.ID), entity.Definition{SnapshotID: f.SnapshotID, Notes: &text,
+			Variants: []entity.VariantDefinition{{ID: f.Variants[0].ID, Key: "on", Attachment: attachment}}})
+		ok(t, err)
+		rows, err := s.SnapshotsByID(ctx, []int64{int64(f.SnapshotID)})
+		ok(t, err)
+		if n := len(rows[0].Flag); n > 2*len(text)+2000 || strings.Count(string(rows[0].Flag), text) != 2 {
+			t.Errorf("the snapshot of 2 × %d characters has %d bytes", len(text), n)
+		}
+		var stored []string
+		ok(t, s.db.Model(&entity.Variant{}).Where("flag_id = ?", f.ID).Pluck("attachment", &stored).Error)
+		if want := `{"text":"` + text + `"}`; len(stored) != 1 || stored[0] != want {
+			t.Errorf("the attachment is stored as %.100q", stored)
+		}
+		read, err := s.Flag(ctx, int64(f.ID))
+		ok(t, err)
+		if read.Notes != text || !read.Variants[0].Attachment.Same(attachment) {
+			t.Error("the flag is not as it was saved")
+		}
+	})
+}
+
 // TestHistoryOfFlags checks that the history of a flag is read, newest snapshots first, even if the
 // flag is deleted.
 func TestHistoryOfFlags(t *testing.T) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -113,7 +112,7 @@ func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 		return nil, nil, err
 	}
 	flag.UpdatedBy = by
-	text, err := json.Marshal(flag)
+	text, err := entity.EncodeJSON(flag)
 	if err != nil {
 		return nil, nil, fmt.Errorf("write the flag as JSON: %w", err)
 	}

@@ -23,6 +23,8 @@ const (
 	maxNoteMarks = 2000 // characters that may begin or end inline markup
 	// maxNoteCells limits the cells of tables: the parser adds those that lines of a table lack.
 	maxNoteCells = 10_000
+	// maxPlainNotes limits notes in bytes that are shown as plain text.
+	maxPlainNotes = 64 << 10
 )
 
 // deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The time and memory of
@@ -35,7 +37,11 @@ func markdown(notes string) template.HTML {
 	if strings.TrimSpace(notes) == "" {
 		return ""
 	}
-	plain := template.HTML("<pre>" + template.HTMLEscapeString(notes) + "</pre>") //nolint:gosec // escaped
+	short := notes
+	if len(notes) > maxPlainNotes {
+		short = strings.ToValidUTF8(notes[:maxPlainNotes], "") + "…"
+	}
+	plain := template.HTML("<pre>" + template.HTMLEscapeString(short) + "</pre>") //nolint:gosec // escaped
 	if len(notes) > maxNotes || strings.Count(notes, "\n") > maxNoteLines || marks(notes) > maxNoteMarks || cells(notes) > maxNoteCells || deeplyNested.MatchString(notes) {
 		return plain
 	}
