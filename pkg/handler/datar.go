@@ -42,6 +42,13 @@ func (h *Handler) GetDatarSummary(p datarapi.GetDatarSummaryParams) middleware.R
 	if isCSV(p.Format) {
 		return csv(insight.SummaryTable(flags))
 	}
+	texts := 0
+	for i := range flags {
+		texts += len(flags[i].Description)
+	}
+	if err := insight.ReserveTexts(p.HTTPRequest.Context(), texts); err != nil {
+		return h.fail(p.HTTPRequest, err)
+	}
 	return h.okComplete(p.HTTPRequest, datarhttp.SummaryBody(flags), 0, p.From, p.To)
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -32,6 +33,9 @@ const (
 type cache struct {
 	mu struct {
 		sync.Mutex
+		// reading has the flags whose histories are being read, and allFlags if those of a list are. The channels are closed
+		// at the end.
+		reading map[int64]chan struct{}
 		// histories maps flags to the History as of their newest snapshot.
 		histories map[int64]cachedHistory
 		// layouts maps flags to their layouts, without the variants of their buckets, which take
@@ -43,6 +47,39 @@ type cache struct {
 		everFrom, everTo datar.Hour
 		everAt           time.Time
 	}
+}
+
+// allFlags is the key of a list of flags in cache.mu.reading.
+const allFlags = 0
+
+// read waits until no other request reads the histories of a flag, or those of lists. The caller must call done at the end.
+// What the other request has read is in the cache then. The error is that of ctx.
+func (c *cache) read(ctx context.Context, flagID int64) (done func(), err error) {
+	for {
+		c.mu.Lock()
+		other := c.mu.reading[flagID]
+		if other == nil {
+			break
+		}
+		c.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer c.mu.Unlock()
+	if c.mu.reading == nil {
+		c.mu.reading = map[int64]chan struct{}{}
+	}
+	mine := make(chan struct{})
+	c.mu.reading[flagID] = mine
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.mu.reading, flagID)
+		close(mine)
+	}, nil
 }
 
 type cachedHistory struct {
@@ -82,14 +119,27 @@ func (s *Service) layoutsOf(flags []*entity.Flag) map[int64]cachedLayout {
 
 // historyOf returns the History of a flag with a timeline.
 func (s *Service) historyOf(ctx context.Context, flagID int64, t Timeline, now time.Time) (History, error) {
-	s.cache.mu.Lock()
-	kept, ok := s.cache.mu.histories[flagID]
-	s.cache.mu.Unlock()
-	if ok && len(t) > 0 && kept.snapshotID == t[len(t)-1].SnapshotID {
-		return kept.history, nil
+	if h, ok := s.keptHistory(flagID, t); ok {
+		return h, nil
+	}
+	done, err := s.cache.read(ctx, flagID)
+	if err != nil {
+		return History{}, err
+	}
+	defer done()
+	if h, ok := s.keptHistory(flagID, t); ok { // another request has read it
+		return h, nil
 	}
 	histories, err := s.readHistories(ctx, []int64{flagID}, map[int64]Timeline{flagID: t}, now)
 	return histories[flagID].history, err
+}
+
+// keptHistory returns the cached History of a flag with that timeline.
+func (s *Service) keptHistory(flagID int64, t Timeline) (History, bool) {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	kept, ok := s.cache.mu.histories[flagID]
+	return kept.history, ok && len(t) > 0 && kept.snapshotID == t[len(t)-1].SnapshotID
 }
 
 // readHistories computes and caches the Histories of flags with timelines. Snapshots of all these
@@ -393,10 +443,28 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	slices.SortStableFunc(selected, q.compare)
 	list.Total = len(selected)
 	selected = selected[min(offset, len(selected)):]
-	for _, f := range selected[:min(limit, len(selected))] {
+	selected = selected[:min(limit, len(selected))]
+	texts := 0
+	for _, f := range selected {
+		texts += len(f.Flag.Description)
+	}
+	if err := ReserveTexts(ctx, texts); err != nil {
+		return nil, err
+	}
+	for _, f := range selected {
 		list.Flags = append(list.Flags, all.describe(f.Flag))
 	}
 	return list, s.sparks(ctx, list.Flags, all.today)
+}
+
+// ReserveTexts takes the memory that a response with texts of that many bytes needs, from what requests share. The error is
+// budget.ErrExhausted.
+func ReserveTexts(ctx context.Context, bytes int) error {
+	const perByte = 6 // two, if it is escaped, in a buffer that doubles
+	if bytes <= budget.LargeBytes {
+		return nil
+	}
+	return budget.Add(ctx, int64(bytes)*perByte)
 }
 
 func (q *StatesQuery) check() error {
@@ -620,17 +688,14 @@ func (f *FlagState) countFindings(rows []datar.Row, layout *eval.Layout, t Timel
 // histories returns the histories of all flags. It computes those of flags that have changed since
 // the last call.
 func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.Time) (map[int64]cachedHistory, error) {
-	s.cache.mu.Lock()
-	kept := maps.Clone(s.cache.mu.histories)
-	s.cache.mu.Unlock()
-	histories := make(map[int64]cachedHistory, len(flags))
-	var missing []int64
-	for _, f := range flags {
-		if h, ok := kept[int64(f.ID)]; ok && h.snapshotID >= int64(f.SnapshotID) {
-			histories[int64(f.ID)] = h
-			continue
+	histories, missing := s.keptHistories(flags)
+	if len(missing) > 0 {
+		done, err := s.cache.read(ctx, allFlags)
+		if err != nil {
+			return nil, err
 		}
-		missing = append(missing, int64(f.ID))
+		defer done()
+		histories, missing = s.keptHistories(flags) // another request may have read them
 	}
 	const flagsAtATime = 200
 	for chunk := range slices.Chunk(missing, flagsAtATime) {
@@ -654,6 +719,21 @@ func (s *Service) histories(ctx context.Context, flags []*entity.Flag, now time.
 		maps.Copy(histories, read)
 	}
 	return histories, nil
+}
+
+// keptHistories returns the cached histories of flags, and the IDs of the flags that lack one.
+func (s *Service) keptHistories(flags []*entity.Flag) (histories map[int64]cachedHistory, missing []int64) {
+	histories = make(map[int64]cachedHistory, len(flags))
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	for _, f := range flags {
+		if h, ok := s.cache.mu.histories[int64(f.ID)]; ok && h.snapshotID >= int64(f.SnapshotID) {
+			histories[int64(f.ID)] = h
+			continue
+		}
+		missing = append(missing, int64(f.ID))
+	}
+	return histories, missing
 }
 
 // ever returns which flags were requested before the details of the last days.
