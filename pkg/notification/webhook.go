@@ -31,6 +31,9 @@ const (
 	maxAnswerBytes = 64 << 10
 	// maxDetailBytes limits the details of all queued changes together.
 	maxDetailBytes = 16 << 20
+	// maxDiffBytes limits both indented states of a change together, for a difference between them. Indents make nested
+	// lists up to 100 times as long.
+	maxDiffBytes = 12 << 20
 	// maxEntryBytes limits all queued changes together, without their details.
 	maxEntryBytes = 4 << 20
 	// entryBytes is the size of a change without its strings.
@@ -337,12 +340,48 @@ func encode(c entity.Change) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// unified compares two JSON texts line by line in the format of diff -u.
+// unified compares two JSON texts line by line in the format of diff -u. It returns an empty string if they have more than
+// maxDiffBytes.
 func unified(before, after []byte) string {
+	if indentedBytes(before, maxDiffBytes)+indentedBytes(after, maxDiffBytes) > maxDiffBytes {
+		return ""
+	}
 	text := diff.Diff("before", indented(before), "after", indented(after))
 	_, text, _ = bytes.Cut(text, []byte("\n")) // the line before the names repeats them
 	return string(text)
 }
+
+// indentedBytes returns at least the length of indented, or a number above most.
+func indentedBytes(text []byte, most int) int {
+	n, depth, inString, escaped := len(text)+1, 0, false, false
+	for _, c := range text {
+		switch {
+		case escaped:
+			escaped = false
+		case inString:
+			inString, escaped = c != '"', c == '\\'
+		case c == '"':
+			inString = true
+		case c == ':':
+			n++
+		case c == '[', c == '{':
+			depth++
+			n += len("\n") + depth*len(indent)
+		case c == ',':
+			n += len("\n") + depth*len(indent)
+		case c == ']', c == '}':
+			depth = max(0, depth-1)
+			n += len("\n") + depth*len(indent)
+		}
+		if n > most {
+			break
+		}
+	}
+	return n
+}
+
+// indent is that of each level of indented JSON.
+const indent = "  "
 
 // indented writes each member on its own line. Invalid JSON is unchanged.
 func indented(text []byte) []byte {
@@ -350,7 +389,7 @@ func indented(text []byte) []byte {
 		return nil
 	}
 	var b bytes.Buffer
-	if err := json.Indent(&b, text, "", "  "); err != nil {
+	if err := json.Indent(&b, text, "", indent); err != nil {
 		return text
 	}
 	b.WriteByte('\n')
