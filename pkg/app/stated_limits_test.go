@@ -149,6 +149,7 @@ var ofOperations = map[string][]string{
 	"texts of a form of the pages":                                              {"ui.maxFormTexts"},
 	"page":                                                                      {"ui.maxPageBytes MiB"},
 	"memory of such pages and forms in flight":                                  {"budget.AnswerBytes MiB", "ui.pagePart KiB", "budget.LargeBytes KiB"},
+	"different terms of a search for flags, `q`":                                {"insight.MaxTerms"},
 	"counts of a series of evaluations: lines × buckets":                        {"insight.maxSeriesCounts"},
 	"CSV of a series":                                                           {"insight.maxTableBytes MiB"},
 	"name of a segment in each row of a CSV of outcomes, reasons or a series":   {"insight.maxRowName"},

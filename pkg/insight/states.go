@@ -477,6 +477,9 @@ func (q *StatesQuery) check() error {
 	if !slices.Contains([]string{"", string(AnswerYes), string(AnswerNo), string(AnswerUnknown)}, q.CanDelete) {
 		return invalid("canDelete is %q, want yes, no or unknown", cut(q.CanDelete))
 	}
+	if err := CheckSearch(q.Q); err != nil {
+		return err
+	}
 	if !slices.Contains([]string{"", "traffic", "last", "key", "updated"}, q.Sort) {
 		return invalid("sort is %q, want traffic, last, key or updated", cut(q.Sort))
 	}
