@@ -9,7 +9,7 @@ import (
 
 func TestCollectorLeavesRoom(t *testing.T) {
 	t.Parallel()
-	for live, want := range map[uint64]int{0: 1000, 1 << 20: 1000, 7 << 20: 200, 14 << 20: 100, 64 << 20: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 1000, 1 << 20: 1000, 17 << 19: 200, 17 << 20: 100, 64 << 20: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("%d bytes in use: %d, want %d", live, got, want)
 		}
