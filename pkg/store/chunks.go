@@ -4,6 +4,10 @@ import (
 	"iter"
 	"math/bits"
 	"slices"
+	"strconv"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 )
 
 // idsPerQuery keeps lists of IDs below the parameter limit of every database. Older SQLite versions
@@ -34,4 +38,30 @@ func padded[T any](values []T) []T {
 		values = append(values, values[len(values)-1])
 	}
 	return values
+}
+
+// listReader is a dialector whose database reads a long list of IDs faster from one parameter than
+// from a parameter for each ID.
+type listReader interface {
+	// readList returns a subquery for the IDs in a JSON array, ?.
+	readList() string
+}
+
+// fewIDs is the maximum length of a list that is not worth a subquery.
+const fewIDs = 8
+
+// among narrows a query to rows whose column has one of at most idsPerQuery IDs.
+func among(tx *gorm.DB, column clause.Column, ids []uint) *gorm.DB {
+	reader, ok := tx.Dialector.(listReader)
+	if !ok || len(ids) <= fewIDs {
+		return tx.Where("? IN ?", column, padded(ids))
+	}
+	list := []byte{'['}
+	for i, id := range ids {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = strconv.AppendUint(list, uint64(id), 10)
+	}
+	return tx.Where("? IN ("+reader.readList()+")", column, string(append(list, ']')))
 }

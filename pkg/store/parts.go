@@ -46,24 +46,24 @@ func idsOfFlags(flags []entity.Flag) []uint {
 
 // loadTags sets the tags, in the order of their IDs. Variants and segments become empty.
 func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
-	byID := make(map[uint]*entity.Flag, len(flags))
-	for i := range flags {
-		byID[flags[i].ID] = withoutParts(&flags[i])
-	}
 	links, err := parts(tx, flagTagColumns(), how, ofFlag, idsOfFlags(flags))
 	if err != nil {
 		return fmt.Errorf("read which flags have which tags: %w", err)
 	}
-	slices.SortFunc(links, func(a, b flagTag) int { return cmp.Compare(a.TagID, b.TagID) })
+	slices.SortFunc(links, func(a, b flagTag) int { return cmp.Or(cmp.Compare(a.FlagID, b.FlagID), cmp.Compare(a.TagID, b.TagID)) })
 	tags, err := tagsOf(tx, links, how)
 	if err != nil {
 		return fmt.Errorf("read tags: %w", err)
 	}
-	for _, link := range links {
-		if tag, ok := tags[link.TagID]; ok {
-			flag := byID[link.FlagID]
-			flag.Tags = append(flag.Tags, tag)
+	all := make([]entity.Tag, 0, len(links)) // never grows, so lists of flags can be parts of it
+	for i := range flags {
+		flag, start := withoutParts(&flags[i]), len(all)
+		for _, link := range ownedBy(links, flag.ID, func(t *flagTag) uint { return t.FlagID }) {
+			if tag, ok := tags[link.TagID]; ok {
+				all = append(all, tag)
+			}
 		}
+		flag.Tags = listFor(all[start:], how)
 	}
 	return nil
 }
@@ -76,8 +76,8 @@ func tagsOf(tx *gorm.DB, links []flagTag, how reading) (map[uint]entity.Tag, err
 	}
 	ids := slices.Sorted(maps.Keys(tags))
 	clear(tags)
-	for chunk := range inChunks(ids) {
-		some, err := find(tx.Where("id IN ?", chunk), tagColumns(), how)
+	for chunk := range slices.Chunk(ids, idsPerQuery) {
+		some, err := find(among(tx, clause.Column{Name: "id"}, chunk), tagColumns(), how)
 		if err != nil {
 			return nil, err
 		}
@@ -143,8 +143,8 @@ func parts[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint
 		}
 	}
 	all := []T{}
-	for chunk := range inChunks(ids) {
-		some, err := find(tx.Where("? IN ?", column, chunk), of, how)
+	for chunk := range slices.Chunk(ids, idsPerQuery) {
+		some, err := find(among(tx, column, chunk), of, how)
 		if err != nil {
 			return nil, err
 		}
@@ -169,12 +169,17 @@ func setOf(ids []uint) map[uint]struct{} {
 	return set
 }
 
+// existing narrows a query to rows that are not deleted. SQLite uses the index on deleted_at if it
+// can. Nearly all rows have the same value there, so for other conditions and for whole tables it
+// would take longer.
+func existing(tx *gorm.DB) *gorm.DB {
+	return tx.Unscoped().Where("COALESCE(deleted_at, NULL) IS NULL")
+}
+
 // partsOf reads the parts of some owners in the order of compare, which must compare owners first.
 // It sorts them itself: SQLite would take longer, and the parts are almost in that order.
 func partsOf[T any](tx *gorm.DB, of columnsOf[T], how reading, o owner, ids []uint, compare func(a, b T) int) ([]T, error) {
-	// SQLite uses the index on deleted_at if it can, and would then read the whole table for each
-	// list of IDs.
-	there := tx.Unscoped().Where("COALESCE(deleted_at, NULL) IS NULL").Session(&gorm.Session{})
+	there := existing(tx).Session(&gorm.Session{})
 	all, err := parts(there, of, how, o, ids)
 	slices.SortFunc(all, compare)
 	return all, err
@@ -199,16 +204,26 @@ func compareDistributions(a, b entity.Distribution) int {
 
 // groupOf returns the parts of one owner. all contains the parts of owners one after the other, in
 // the order of owners. If the owner has no parts, the list is empty but not nil, so that it becomes
-// [] in JSON. Flags that are kept in memory are kept one by one, so each gets its own list without
-// spare capacity.
+// [] in JSON.
 func groupOf[T any](all []T, id uint, ownerOf func(*T) uint, how reading) []T {
+	return listFor(ownedBy(all, id, ownerOf), how)
+}
+
+// ownedBy returns the part of a list that belongs to one owner. The list is in the order of owners.
+func ownedBy[T any](all []T, id uint, ownerOf func(*T) uint) []T {
 	start := sort.Search(len(all), func(i int) bool { return ownerOf(&all[i]) >= id })
 	end := start
 	for end < len(all) && ownerOf(&all[end]) == id {
 		end++
 	}
+	return all[start:end]
+}
+
+// listFor returns a part of a list for its owner. Flags that are kept in memory are kept one by one,
+// so each gets its own list without spare capacity.
+func listFor[T any](part []T, how reading) []T {
 	if how.brief {
-		return all[start:end:end]
+		return slices.Clip(part)
 	}
-	return append(make([]T, 0, end-start), all[start:end]...)
+	return append(make([]T, 0, len(part)), part...)
 }

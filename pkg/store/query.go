@@ -120,6 +120,8 @@ func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) 
 		query := q.between(page(tx.Model(&entity.Flag{})))
 		if q.Deleted {
 			query = query.Unscoped().Where("deleted_at IS NOT NULL")
+		} else {
+			query = existing(query)
 		}
 		if q.Enabled != nil {
 			query = query.Where("enabled = ?", *q.Enabled)

@@ -93,6 +93,8 @@ func (d sqliteDialector) Migrator(db *gorm.DB) gorm.Migrator {
 // type of each text, and tries many layouts for times.
 func (sqliteDialector) readText(column string) string { return "CAST(`" + column + "` AS TEXT)" }
 
+func (sqliteDialector) readList() string { return "SELECT value FROM json_each(?)" }
+
 // sqliteTime is the layout of times that this server and its driver write.
 const sqliteTime = "2006-01-02 15:04:05.999999999-07:00"
 
