@@ -107,16 +107,65 @@ type Snapshot struct {
 }
 
 // ParseSnapshot decodes a row. Flag is nil if the row does not contain the JSON of a flag.
-func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
+func ParseSnapshot(row *entity.FlagSnapshot) Snapshot { return sharedAttachments{}.parse(row) }
+
+// parseBare is ParseSnapshot without the attachments of variants, which can take 20 times the memory of their text. It
+// does not detect an attachment that is no object.
+func parseBare(row *entity.FlagSnapshot) Snapshot {
+	return parseVariants(row, func(json.RawMessage) (entity.Attachment, error) { return nil, nil })
+}
+
+// sharedAttachments has attachments by their JSON. Most snapshots have the attachments of the one before.
+type sharedAttachments map[string]entity.Attachment
+
+// parse is ParseSnapshot. Equal attachments share memory.
+func (all sharedAttachments) parse(row *entity.FlagSnapshot) Snapshot {
+	return parseVariants(row, func(text json.RawMessage) (entity.Attachment, error) {
+		a, ok := all[string(text)]
+		if !ok && len(text) > 0 {
+			if err := json.Unmarshal(text, &a); err != nil {
+				return nil, err
+			}
+			all[string(text)] = a
+		}
+		return a, nil
+	})
+}
+
+// parseVariants is ParseSnapshot with the attachments that decode returns.
+func parseVariants(row *entity.FlagSnapshot, decode func(json.RawMessage) (entity.Attachment, error)) Snapshot {
 	s := Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy}
-	decoder := json.NewDecoder(bytes.NewReader(row.Flag))
-	decoder.UseNumber()
-	flag := &entity.Flag{}
-	if decoder.Decode(flag) == nil && atEnd(decoder) {
-		s.Flag = flag
-		s.Flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
+	var read struct {
+		entity.Flag
+		Variants []struct {
+			entity.Model
+			FlagID     uint
+			Key        string
+			Attachment json.RawMessage
+		}
 	}
+	if !decodeWhole(row.Flag, &read) {
+		return s
+	}
+	flag := read.Flag
+	for i := range read.Variants {
+		v := &read.Variants[i]
+		attachment, err := decode(v.Attachment)
+		if err != nil {
+			return s
+		}
+		flag.Variants = append(flag.Variants, entity.Variant{Model: v.Model, FlagID: v.FlagID, Key: v.Key, Attachment: attachment})
+	}
+	s.Flag = &flag
+	s.Flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
 	return s
+}
+
+// decodeWhole decodes JSON after which nothing follows, with numbers as they are written.
+func decodeWhole(text []byte, into any) bool {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	return decoder.Decode(into) == nil && atEnd(decoder)
 }
 
 // atEnd reports whether nothing follows the decoded value.

@@ -46,7 +46,7 @@ func (r *historyReader) add(row *entity.FlagSnapshot) {
 	if r.assigned {
 		return
 	}
-	s := ParseSnapshot(row)
+	s := parseBare(row)
 	if r.after != nil {
 		r.compare(&s)
 	}

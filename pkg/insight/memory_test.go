@@ -2,6 +2,7 @@ package insight_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
@@ -145,4 +146,51 @@ func TestMemoryOfReasonsIsBounded(t *testing.T) {
 	}
 	t.Logf("%d counters take %d bytes, %d each", highest, used, used/int64(highest))
 	runtime.KeepAlive(snapshot)
+}
+
+// TestAttachmentsOfHistoriesAreDecodedOnce measures the memory that responses allocate for 10 versions of a flag with an
+// attachment of 200,000 numbers, which takes 6 MB when it is decoded, and 0.4 MB as text. It is not parallel, because
+// TotalAlloc includes all goroutines.
+func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
+	const versions, text = 10, 400_000
+	now := at(t, "2026-01-31T14:00:00Z")
+	w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}
+	f := checkout()
+	numbers := make([]any, text/2)
+	for i := range numbers {
+		numbers[i] = json.Number("1")
+	}
+	for i := range uint(versions) {
+		f.Variants[0].Attachment = entity.Attachment{"numbers": numbers}
+		f.Description = fmt.Sprint("version ", i)
+		row := entity.FlagSnapshot{Model: entity.Model{ID: i + 1, CreatedAt: now.Add(-time.Duration(versions-i) * time.Hour)}, FlagID: f.ID}
+		var err error
+		if row.Flag, err = json.Marshal(f); err != nil {
+			t.Fatal(err)
+		}
+		w.snapshots = append(w.snapshots, row)
+	}
+	f.Variants[0].Attachment, f.SnapshotID = nil, versions
+	w.flags[int64(f.ID)] = f
+	window := insight.Window{From: new(now.Add(-24 * time.Hour))}
+	for name, test := range map[string]struct {
+		most int
+		ask  func(s *insight.Service) error
+	}{
+		"rollout": {12 * versions * text, func(s *insight.Service) error { _, err := s.Rollout(t.Context(), int64(f.ID), window); return err }},
+		"changes": {12 * versions * text, func(s *insight.Service) error { _, err := s.Changes(t.Context(), int64(f.ID), nil, nil); return err }},
+	} {
+		s := insight.NewService(insight.Options{Counts: w, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if err := test.ask(s); err != nil {
+			t.Fatal(name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > uint64(test.most) {
+			t.Errorf("%s: %d bytes, want at most %d", name, got, test.most)
+		} else {
+			t.Logf("%s: %d bytes", name, got)
+		}
+	}
 }

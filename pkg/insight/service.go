@@ -193,7 +193,7 @@ func (s *Service) readFlags(ctx context.Context, ids []int64, flags map[int64]*e
 		return 0, err
 	}
 	for i := range rows {
-		if snapshot := ParseSnapshot(&rows[i]); snapshot.Flag != nil {
+		if snapshot := parseBare(&rows[i]); snapshot.Flag != nil {
 			flags[snapshot.ID] = snapshot.Flag
 			size += len(rows[i].Flag)
 		}
@@ -472,6 +472,7 @@ func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.T
 func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]Change, error) {
 	changes := []Change{}
 	var before *Snapshot
+	attachments := sharedAttachments{}
 	for start := max(0, first-1); start < end; start += snapshotPage {
 		var ids []int64
 		for _, v := range t[start:min(end, start+snapshotPage)] {
@@ -482,7 +483,7 @@ func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]
 			return nil, err
 		}
 		for i := range rows {
-			snapshot := ParseSnapshot(&rows[i])
+			snapshot := attachments.parse(&rows[i])
 			if start+i >= first || i >= len(ids) {
 				changes = append(changes, ChangeBetween(before, &snapshot, s.o.Refresh))
 			}

@@ -32,6 +32,8 @@ type reading struct {
 	// place. If texts is nil, each row gets its own copy.
 	texts       map[string]string
 	attachments map[string]entity.Attachment
+	// bare omits attachments, which take many times the memory of their text.
+	bare bool
 	// owners are the owners whose parts are read, nil for all. Rows of other owners are skipped.
 	owners map[uint]struct{}
 	skip   bool // whether to skip the current row
@@ -377,7 +379,7 @@ type attachment struct {
 
 // Scan implements sql.Scanner.
 func (a *attachment) Scan(value any) error {
-	if a.how.skip {
+	if a.how.skip || a.how.bare {
 		return nil
 	}
 	var s string

@@ -149,13 +149,14 @@ func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
 	return s.flag(ctx, id, false)
 }
 
-// AnyFlag reads a flag as Flag does, even if it is deleted.
+// AnyFlag reads a flag as Flag does, even if it is deleted, but without the attachments of its variants.
 func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 	return s.flag(ctx, id, true)
 }
 
 func (s *Store) flag(ctx context.Context, id int64, deleted bool) (*entity.Flag, error) {
 	how := whole()
+	how.bare = deleted
 	columns, each := FlagQuery{Preload: true}.sizedColumns(func(bytes int64) error { return reserve(ctx, bytes+flagBytes) })
 	row := how
 	row.each = each
