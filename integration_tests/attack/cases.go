@@ -47,6 +47,8 @@ func cases() []attackCase {
 		{"slow readers of batches", slowBatches},
 		{"many segments", manySegments},
 		{"large attachment, slow readers", largeAttachment},
+		{"long texts, pages and CSV", longTexts},
+		{"nested lists, details of changes", nestedDetails},
 	}
 }
 
@@ -454,6 +456,64 @@ func largeAttachment(ctx context.Context, t *target) error {
 	}, nil)
 	_, smaller := t.call(ctx, http.MethodPut, variant, map[string]any{"key": "on", "attachment": map[string]any{}})
 	return errors.Join(err, smaller)
+}
+
+// longTexts saves a flag with texts that are many times as long on pages and in CSVs, which it requests, and sends forms
+// with such texts.
+func longTexts(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "long-texts")
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/flags/%d", f.ID)
+	definition, err := t.call(ctx, http.MethodGet, path+"/definition", nil)
+	if err != nil {
+		return err
+	}
+	quotes, columns := strings.Repeat(`"`, 300_000), strings.Repeat("a|", 5000)
+	segment := map[string]any{"description": quotes, "rolloutPercent": 50, "distributions": []any{map[string]any{"variantKey": "on", "percent": 100}},
+		"constraints": []any{map[string]any{"property": "x", "operator": "NEQ", "value": `"` + strings.Repeat("<", 300_000) + `"`}}}
+	if _, err := t.call(ctx, http.MethodPut, path+"/definition", map[string]any{
+		"snapshotID": definition["snapshotID"], "description": strings.Repeat("B", 300_000), "segments": []any{segment, segment},
+		"notes": columns + "\n" + strings.ReplaceAll(columns, "a", "-") + strings.Repeat("\na", 950),
+	}); err != nil {
+		return err
+	}
+	pause(ctx, time.Second) // until the flag is reloaded
+	t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(`{"flagKeys":["long-texts"],"entities":[{"entityContext":{"x":"y"}}`+strings.Repeat(`,{"entityContext":{"x":"y"}}`, 500)+`]}`))
+	pause(ctx, 2*time.Second) // until it is counted
+	from := time.Now().Add(-80 * 24 * time.Hour).UTC().Format(time.RFC3339)
+	page := fmt.Sprintf("http://%s/ui/flags/%d", t.address, f.ID)
+	requests := []string{
+		page, page + "/targeting", page + "/traffic?by=segment&days=30", page + "/nothing", page + "/history", "http://" + t.address + "/ui/?q=" + strings.Repeat("a,", 20_000),
+		t.api + fmt.Sprintf("/datar%s/series?by=segment&bucket=hour&format=csv&from=%s", path, from), t.api + "/datar/states?format=csv",
+	}
+	form := []byte("whole=1&do=review&key=k&v.0.key=" + strings.Repeat(`"`, 7_000_000))
+	atOnce(ctx, t.n(80, 20), 2, func(i int) {
+		if i%10 < len(requests) {
+			t.attackURL(ctx, http.MethodGet, requests[i%10], nil)
+			return
+		}
+		t.attackURL(ctx, http.MethodPost, page+"/targeting", form, "Content-Type", "application/x-www-form-urlencoded")
+	})
+	return nil
+}
+
+// nestedDetails changes an attachment of nested lists, whose indents are 100 times as long as they are. Details of changes
+// are sent to the webhook.
+func nestedDetails(ctx context.Context, t *target) error {
+	f, err := t.createFlag(ctx, "nested-lists")
+	if err != nil {
+		return err
+	}
+	variants := fmt.Sprintf("/flags/%d/variants", f.ID)
+	for i := range 2 {
+		numbers := strings.Repeat(fmt.Sprintf("%d,", i), 600_000)
+		t.attack(ctx, http.MethodPost, variants, fmt.Appendf(nil, `{"key":"nested-%d","attachment":{"a":%s%s1%s}}`, i, strings.Repeat("[", 90), numbers, strings.Repeat("]", 90)))
+	}
+	pause(ctx, 2*time.Second) // until the notifications are made
+	t.attackURL(ctx, http.MethodGet, fmt.Sprintf("http://%s/ui/flags/%d", t.address, f.ID), nil)
+	return nil
 }
 
 // tryBody returns a body for a try.
