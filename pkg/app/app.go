@@ -77,6 +77,8 @@ type App struct {
 	cleanups    []cleanup
 	ownsProcess bool
 	memoryTuned bool // the operator set GOGC or GOMEMLIMIT
+	// releaseMemory returns memory of the database that this process holds.
+	releaseMemory func(context.Context)
 
 	beginStop sync.Once
 	stopping  atomic.Bool
@@ -102,6 +104,7 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(budget.AnswerBytes),
 		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), description: o.Description, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+		releaseMemory: func(context.Context) {}, // for flags of a document
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -209,7 +212,7 @@ func (a *App) Start(ctx context.Context) error {
 		a.ofrep.Start()
 	}
 	if a.ownsProcess {
-		a.onStop("memory", process.StartMemoryKeeper(a.memoryTuned, a.logger).Stop)
+		a.onStop("memory", process.StartMemoryKeeper(a.memoryTuned, a.releaseMemory, a.logger).Stop)
 	}
 	if a.webhook != nil {
 		a.webhook.Start()

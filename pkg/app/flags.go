@@ -59,6 +59,11 @@ func (a *App) openFlags(ctx context.Context, c *config.Config) (*store.Store, ev
 		return nil, nil, err
 	}
 	a.onStop("database", func(context.Context) error { return db.Close() })
+	a.releaseMemory = func(ctx context.Context) {
+		if err := db.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
+			a.logger.Warn("the memory of the database is not released", "error", err)
+		}
+	}
 	return db, evalcache.FromStore(db), nil
 }
 

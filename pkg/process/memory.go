@@ -29,6 +29,7 @@ const (
 // that only the start needed.
 type MemoryKeeper struct {
 	collector *collector // nil if GOGC or GOMEMLIMIT is set
+	release   func(context.Context)
 	cancel    context.CancelFunc
 	done      chan struct{}
 
@@ -41,10 +42,11 @@ type MemoryKeeper struct {
 }
 
 // StartMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the
-// collector is not changed.
-func StartMemoryKeeper(tuned bool, logger *slog.Logger) *MemoryKeeper {
+// collector is not changed. release returns memory that is not Go's to the system. It is called when
+// the server becomes idle, and must end when its context does.
+func StartMemoryKeeper(tuned bool, release func(context.Context), logger *slog.Logger) *MemoryKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
-	k := &MemoryKeeper{cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
+	k := &MemoryKeeper{release: release, cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
 	if !tuned {
 		respectContainer(logger)
 		k.collector = startCollector()
@@ -85,13 +87,13 @@ func (k *MemoryKeeper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			k.look()
+			k.look(ctx)
 			timer.Reset(keeperInterval)
 		}
 	}
 }
 
-func (k *MemoryKeeper) look() {
+func (k *MemoryKeeper) look(ctx context.Context) {
 	metrics.Read(k.sample)
 	allocated := k.sample[0].Value.Uint64()
 	busy := allocated-k.allocated >= quietBytes
@@ -99,9 +101,11 @@ func (k *MemoryKeeper) look() {
 		k.program.release()
 	}
 	// A collection is worthwhile if it may return as much as heapRoom.
-	started := k.returned == 0
-	if k.collector != nil && (started || !busy && allocated-k.returned > heapRoom) {
-		debug.FreeOSMemory()
+	if started := k.returned == 0; started || !busy && allocated-k.returned > heapRoom {
+		if k.collector != nil {
+			debug.FreeOSMemory()
+		}
+		k.release(ctx)
 		k.returned = allocated
 	}
 	k.allocated, k.busy = allocated, busy

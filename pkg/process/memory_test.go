@@ -1,6 +1,31 @@
 package process
 
-import "testing"
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+)
+
+// TestMemoryOfTheStartIsReleased checks that an operator's GOGC does not prevent it.
+func TestMemoryOfTheStartIsReleased(t *testing.T) {
+	t.Parallel()
+	released := make(chan struct{}, 1)
+	keeper := StartMemoryKeeper(true, func(context.Context) {
+		select {
+		case released <- struct{}{}:
+		default:
+		}
+	}, slog.New(slog.DiscardHandler))
+	select {
+	case <-released:
+	case <-time.After(time.Minute):
+		t.Error("nothing is released a minute after the start")
+	}
+	if err := keeper.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestLimitLeavesRoomInTheContainer(t *testing.T) {
 	t.Parallel()

@@ -217,6 +217,18 @@ func (s *Store) DB() *gorm.DB { return s.db }
 // Ping reports whether the database responds.
 func (s *Store) Ping(ctx context.Context) error { return s.pool.PingContext(ctx) }
 
+// ReleaseMemory returns the memory of cached pages to the system, if the database runs in this
+// process. They are read from the file again when they are needed.
+func (s *Store) ReleaseMemory(ctx context.Context) error {
+	files, ok := s.pool.(*sqlitePool)
+	if !ok {
+		return nil
+	}
+	// All connections of the process share one cache, so one of them releases it.
+	_, err := files.readers.ExecContext(ctx, "PRAGMA shrink_memory")
+	return explain("release memory", err)
+}
+
 // Close closes the connections. It discards an in-memory SQLite database.
 func (s *Store) Close() error { return s.pool.Close() }
 

@@ -428,3 +428,18 @@ func TestOnlyUTCOnMySQL(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryIsReleased checks that a database is usable after its memory was released.
+func TestMemoryIsReleased(t *testing.T) {
+	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
+		s := setup(t, kind)
+		flag, err := s.CreateFlag(t.Context(), "somebody", NewFlag{Description: "kept", Key: "kept"})
+		ok(t, err)
+		ok(t, s.ReleaseMemory(t.Context()))
+		found, err := s.Flag(t.Context(), int64(flag.ID))
+		ok(t, err)
+		if found.Key != "kept" {
+			t.Errorf("the flag is %q", found.Key)
+		}
+	})
+}
