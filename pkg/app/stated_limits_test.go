@@ -140,7 +140,7 @@ var ofOperations = map[string][]string{
 	"JSON in an attachment, nested":                                             {"entity.MaxJSONDepth"},
 	"JSON in a stored attachment, nested":                                       {"entity.maxReadDepth"},
 	"JSON in the context of an evaluation or a trial, nested":                   {"entity.MaxJSONDepth"},
-	"attachment on a page that only shows it":                                   {"ui.maxShownAttachment KiB"},
+	"attachment on a page that only shows it":                                   {"ui.maxShownAttachment KiB", "ui.maxShownAttachments MiB"},
 	"texts and attachments of a flag that a page edits":                         {"ui.maxEditedTexts"},
 	"text, such as a description or an entity ID, on a page that only shows it": {"ui.maxShownText"},
 	"table of evaluations below a chart":                                        {"ui.maxTableRows", "ui.maxTableCells"},

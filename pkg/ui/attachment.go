@@ -10,6 +10,8 @@ import (
 const (
 	// maxShownAttachment limits the JSON of an attachment in formBytes where a page only shows it.
 	maxShownAttachment = 64 << 10
+	// maxShownAttachments limits all such attachments of a flag together.
+	maxShownAttachments = 1 << 20
 	// maxEditedTexts limits the texts of a flag in formBytes for which there is a form. Browsers send up to three bytes of
 	// maxFormBytes for each. maxFormTexts limits the texts of a form, which also has numbers.
 	maxEditedTexts = 2_500_000
@@ -36,17 +38,27 @@ func attachmentText(a entity.Attachment) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// isShown reports whether a page shows an attachment that it cannot change.
-func isShown(a entity.Attachment) bool {
-	return afterIndented(map[string]any(a), 0, maxShownAttachment) >= 0
+// attachmentPart is what remains of maxShownAttachments on a page that cannot change attachments.
+type attachmentPart struct {
+	texts *texts
+	left  int
 }
 
-// shownAttachment returns the text of an attachment for a page that cannot change it.
-func (c *texts) shownAttachment(a entity.Attachment) string {
-	if !isShown(a) {
-		return c.plain("attachment.long", "most", maxShownAttachment)
+func (c *texts) attachmentPart() *attachmentPart { return &attachmentPart{c, maxShownAttachments} }
+
+// shown returns the text of an attachment. If it is too long, shown returns a sentence and false.
+func (p *attachmentPart) shown(a entity.Attachment) (text string, ok bool) {
+	most := min(maxShownAttachment, p.left)
+	after := afterIndented(map[string]any(a), 0, most)
+	switch {
+	case after >= 0:
+		p.left -= most - after
+		return attachmentText(a), true
+	case most < maxShownAttachment:
+		return p.texts.plain("attachment.more", "most", maxShownAttachments), false
+	default:
+		return p.texts.plain("attachment.long", "most", maxShownAttachment), false
 	}
-	return attachmentText(a)
 }
 
 // isEditable reports whether the texts of a flag fit into a form that a browser can send.

@@ -76,6 +76,34 @@ func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 	}
 }
 
+// TestPagesOfManyAttachmentsAreSmall: each of 1,000 attachments of 0.6 KB has 55 KB on a page, because of its indents.
+func TestPagesOfManyAttachmentsAreSmall(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	flag := f.flags[f.full]
+	var large entity.Attachment
+	if err := json.Unmarshal([]byte(`{"large":`+strings.Repeat("[", 90)+strings.Repeat("1,", 200)+"1"+strings.Repeat("]", 90)+"}"), &large); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint(1000) {
+		flag.Variants = append(flag.Variants, entity.Variant{Model: entity.Model{ID: 1000 + i}, FlagID: flag.ID, Key: "v" + strconv.Itoa(int(i)), Attachment: large})
+	}
+	f.record(flag, "ada@example.com")
+	after := *flag
+	after.Variants = after.Variants[1:]
+	f.flags[f.full] = &after
+	f.record(&after, "ada@example.com")
+	for _, path := range []string{"/ui/flags/1", "/ui/flags/1/history"} {
+		a := f.ask(t, http.MethodGet, path, nil)
+		if a.status != http.StatusOK || len(a.body) > 3_000_000 {
+			t.Errorf("%s: %d, %d bytes", path, a.status, len(a.body))
+		}
+		if page := text(a.root); path == "/ui/flags/1" && strings.Count(page, "more than the 1,048,576 bytes that this page shows") < 900 {
+			t.Errorf("%s: %.3000s", path, page)
+		}
+	}
+}
+
 // TestHistoryShowsChangedAttachments: differences are in the lines, and long lines are cut.
 func TestHistoryShowsChangedAttachments(t *testing.T) {
 	t.Parallel()

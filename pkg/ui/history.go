@@ -177,9 +177,10 @@ func (u *UI) version(row *entity.FlagSnapshot) (*entity.Flag, []string) {
 	}
 	d := entity.DefinitionOf(f)
 	d.SnapshotID = 0
+	part := u.text.attachmentPart()
 	for i := range d.Variants {
-		if a := &d.Variants[i].Attachment; !isShown(*a) {
-			*a = entity.Attachment{"…": u.text.shownAttachment(*a)}
+		if text, ok := part.shown(d.Variants[i].Attachment); !ok {
+			d.Variants[i].Attachment = entity.Attachment{"…": text}
 		}
 	}
 	var b strings.Builder

@@ -65,8 +65,10 @@ func (u *UI) overview(rw http.ResponseWriter, r *http.Request) error {
 	p, head := u.flagPage(r, f, "overview")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
 	d := &overviewData{Head: head, Answer: u.who(f), Notes: markdown(f.Notes)}
+	part := u.text.attachmentPart()
 	for i, v := range f.Variants {
-		d.Variants = append(d.Variants, variantRow{chart.Class(i), v.Key, u.text.shownAttachment(v.Attachment)})
+		attachment, _ := part.shown(v.Attachment)
+		d.Variants = append(d.Variants, variantRow{chart.Class(i), v.Key, attachment})
 	}
 	var state *insight.State
 	if d.Missing = u.missing(p, f, nil); d.Missing == "" && !stale {

@@ -376,7 +376,7 @@ func (u *UI) tried(f *entity.Flag, layout *eval.Layout, tried *insight.Tried) tr
 	v := triedView{Entity: id, Class: chart.None, Bucket: -1}
 	if result.VariantID != 0 {
 		v.Class = chart.Class(max(0, variantPlace(f, result.VariantID)))
-		v.Attach = u.text.shownAttachment(result.VariantAttachment)
+		v.Attach, _ = u.text.attachmentPart().shown(result.VariantAttachment)
 	}
 	if result.Reason == eval.NoSegments {
 		v.Answer = u.text.say("try.nosegments")
