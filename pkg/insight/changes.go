@@ -107,7 +107,7 @@ type Snapshot struct {
 }
 
 // ParseSnapshot decodes a row. Flag is nil if the row does not contain the JSON of a flag.
-func ParseSnapshot(row *entity.FlagSnapshot) Snapshot { return sharedAttachments{}.parse(row) }
+func ParseSnapshot(row *entity.FlagSnapshot) Snapshot { return new(sharedAttachments).parse(row) }
 
 // parseBare is ParseSnapshot without the attachments of variants, which can take 20 times the memory of their text. It
 // does not detect an attachment that is no object.
@@ -115,21 +115,28 @@ func parseBare(row *entity.FlagSnapshot) Snapshot {
 	return parseVariants(row, func(json.RawMessage) (entity.Attachment, error) { return nil, nil })
 }
 
-// sharedAttachments has attachments by their JSON. Most snapshots have the attachments of the one before.
-type sharedAttachments map[string]entity.Attachment
+// sharedAttachments has the attachments of the snapshot that was parsed last by their JSON. Most snapshots have those of the
+// one before.
+type sharedAttachments struct{ last map[string]entity.Attachment }
 
-// parse is ParseSnapshot. Equal attachments share memory.
-func (all sharedAttachments) parse(row *entity.FlagSnapshot) Snapshot {
-	return parseVariants(row, func(text json.RawMessage) (entity.Attachment, error) {
-		a, ok := all[string(text)]
+// parse is ParseSnapshot. Attachments that are equal to those of the snapshot before share memory.
+func (shared *sharedAttachments) parse(row *entity.FlagSnapshot) Snapshot {
+	these := map[string]entity.Attachment{}
+	s := parseVariants(row, func(text json.RawMessage) (entity.Attachment, error) {
+		a, ok := these[string(text)]
+		if !ok {
+			a, ok = shared.last[string(text)]
+		}
 		if !ok && len(text) > 0 {
 			if err := json.Unmarshal(text, &a); err != nil {
 				return nil, err
 			}
-			all[string(text)] = a
 		}
+		these[string(text)] = a
 		return a, nil
 	})
+	shared.last = these
+	return s
 }
 
 // parseVariants is ParseSnapshot with the attachments that decode returns.

@@ -194,3 +194,54 @@ func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestChangesKeepAttachmentsOfTwoVersions measures the memory in use while the changes of 60 versions are read whose attachments
+// differ. Each takes 0.6 MB when it is decoded. It is not parallel, because HeapAlloc includes all goroutines.
+func TestChangesKeepAttachmentsOfTwoVersions(t *testing.T) {
+	const versions, most = 60, 10 << 20
+	now := at(t, "2026-01-31T14:00:00Z")
+	w := &measured{world: &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}}
+	f := checkout()
+	numbers := make([]any, 20_000)
+	for i := range numbers {
+		numbers[i] = json.Number("1")
+	}
+	for i := range uint(versions) {
+		f.Variants[0].Attachment = entity.Attachment{"version": i, "numbers": numbers}
+		row := entity.FlagSnapshot{Model: entity.Model{ID: i + 1, CreatedAt: now.Add(-time.Duration(versions-i) * time.Hour)}, FlagID: f.ID}
+		var err error
+		if row.Flag, err = json.Marshal(f); err != nil {
+			t.Fatal(err)
+		}
+		w.snapshots = append(w.snapshots, row)
+	}
+	f.Variants[0].Attachment, f.SnapshotID = nil, versions
+	w.flags[int64(f.ID)] = f
+	s := insight.NewService(insight.Options{Counts: w, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
+	before := inUse()
+	list, err := s.Changes(t.Context(), int64(f.ID), new(int64(versions)), nil)
+	if err != nil || len(list.Changes) != versions {
+		t.Fatal(len(list.Changes), err)
+	}
+	if got := int64(w.most) - int64(before); got > most {
+		t.Errorf("%d bytes in use, want at most %d", got, most)
+	}
+}
+
+// measured is a world that measures the memory in use whenever snapshots are read.
+type measured struct {
+	*world
+	most uint64
+}
+
+func (w *measured) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSnapshot, error) {
+	w.most = max(w.most, inUse())
+	return w.world.SnapshotsByID(ctx, ids)
+}
+
+func inUse() uint64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}

@@ -38,7 +38,7 @@ type Counts interface {
 // Flags reads flags and their snapshots. Errors match entity.ErrNotFound for a flag that does not
 // exist.
 type Flags interface {
-	// AnyFlag reads a flag with all its parts, even if it is deleted.
+	// AnyFlag reads a flag with all its parts, even if it is deleted. Its variants may have no attachments.
 	AnyFlag(ctx context.Context, id int64) (*entity.Flag, error)
 	// SnapshotHeads lists at most limit snapshots of a flag, newest first.
 	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
@@ -472,7 +472,7 @@ func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.T
 func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]Change, error) {
 	changes := []Change{}
 	var before *Snapshot
-	attachments := sharedAttachments{}
+	var attachments sharedAttachments
 	for start := max(0, first-1); start < end; start += snapshotPage {
 		var ids []int64
 		for _, v := range t[start:min(end, start+snapshotPage)] {
