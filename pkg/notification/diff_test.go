@@ -40,3 +40,19 @@ func TestLargeDifferencesAreOmitted(t *testing.T) {
 		}
 	}
 }
+
+// TestDifferencesIgnoreEscapesOfHTML: snapshots of Flagr and of earlier versions have them, and new ones do not.
+func TestDifferencesIgnoreEscapesOfHTML(t *testing.T) {
+	t.Parallel()
+	before := []byte(`{"Notes":"a \u003cb\u003e \u0026 \\u003c \\\u003c \n\u00e9","Key":"old"}`)
+	after := []byte(`{"Notes":"a <b> & \\u003c \\< \n\u00e9","Key":"new"}`)
+	got := unified(before, after)
+	if !strings.Contains(got, "-  \"Key\": \"old\"\n+  \"Key\": \"new\"\n") || strings.Contains(got, "-  \"Notes\"") {
+		t.Errorf("difference: %s", got)
+	}
+	for _, text := range []string{``, `\`, `\u00`, `\u003`, `{"a":"\u0041\\"}`} {
+		if got := string(withoutHTMLEscapes([]byte(text))); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}

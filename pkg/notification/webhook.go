@@ -346,9 +346,38 @@ func unified(before, after []byte) string {
 	if indentedBytes(before, maxDiffBytes)+indentedBytes(after, maxDiffBytes) > maxDiffBytes {
 		return ""
 	}
-	text := diff.Diff("before", indented(before), "after", indented(after))
+	text := diff.Diff("before", indented(withoutHTMLEscapes(before)), "after", indented(withoutHTMLEscapes(after)))
 	_, text, _ = bytes.Cut(text, []byte("\n")) // the line before the names repeats them
 	return string(text)
+}
+
+// htmlEscapes are the escapes of <, > and & in snapshots of Flagr and of earlier versions.
+var htmlEscapes = map[string]byte{`\u003c`: '<', `\u003e`: '>', `\u0026`: '&'}
+
+// withoutHTMLEscapes replaces htmlEscapes in JSON, so that texts that are written in either way do not differ.
+func withoutHTMLEscapes(text []byte) []byte {
+	if !bytes.Contains(text, []byte(`\u00`)) {
+		return text
+	}
+	const length = len(`\u003c`)
+	plain := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		at := bytes.IndexByte(text, '\\')
+		if at < 0 {
+			break
+		}
+		plain = append(plain, text[:at]...)
+		text = text[at:]
+		if c, ok := htmlEscapes[string(text[:min(length, len(text))])]; ok {
+			plain = append(plain, c)
+			text = text[length:]
+			continue
+		}
+		n := min(2, len(text)) // also an escaped backslash, after which no escape begins
+		plain = append(plain, text[:n]...)
+		text = text[n:]
+	}
+	return append(plain, text...)
 }
 
 // indentedBytes returns at least the length of indented, or a number above most.
