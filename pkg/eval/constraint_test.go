@@ -101,13 +101,13 @@ func (c *comparison) on(t testing.TB, context map[string]any) {
 
 // objectOf gives a context as an Object, or nil if it is not like decoded JSON.
 func objectOf(context map[string]any) *Object {
-	text, err := encode(context)
+	text, err := entity.EncodeJSON(context)
 	if err != nil || !reflect.DeepEqual(decodeText(string(text)), any(context)) {
 		return nil
 	}
 	o := &Object{JSON: string(text)}
 	for _, name := range slices.Sorted(maps.Keys(context)) {
-		member, err := encode(context[name])
+		member, err := entity.EncodeJSON(context[name])
 		if err != nil {
 			return nil
 		}

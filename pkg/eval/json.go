@@ -1,8 +1,6 @@
 package eval
 
 import (
-	"bytes"
-	"encoding/json"
 	"io"
 	"math/bits"
 	"slices"
@@ -10,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // AppendJSON appends the result as Encoder does.
@@ -127,7 +127,7 @@ func (r *Request) appendMembers(b []byte) []byte {
 		b = append(b, context.JSON...)
 		b = append(b, ',')
 	default:
-		encoded, err := encode(context)
+		encoded, err := entity.EncodeJSON(context)
 		if err != nil {
 			encoded = []byte("null")
 		}
@@ -234,7 +234,7 @@ func AppendString(b []byte, s string) []byte {
 		}
 		c := rest[plain]
 		if c != '"' && c != '\\' { // rare
-			encoded, _ := encode(s) // encoding a string cannot fail
+			encoded, _ := entity.EncodeJSON(s) // encoding a string cannot fail
 			return append(b[:start], encoded...)
 		}
 		b = append(b, '\\', c)
@@ -283,13 +283,4 @@ func PlainASCII(s string) int {
 		}
 	}
 	return len(s)
-}
-
-// encode is json.Marshal without escaping HTML.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), err
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 func TestPlainASCII(t *testing.T) {
@@ -44,7 +46,7 @@ func TestAppendString(t *testing.T) {
 		for _, second := range pieces {
 			for _, third := range pieces {
 				s := first + second + third
-				want, err := encode(s)
+				want, err := entity.EncodeJSON(s)
 				if got := string(AppendString([]byte("x"), s)); err != nil || got != "x"+string(want) {
 					t.Errorf("%q is %s, want %s, %v", s, got, want, err)
 				}

@@ -294,7 +294,7 @@ type variant struct {
 
 // variantEnd is the end of an evalResult, after the time. An attachment that cannot be encoded is null.
 func variantEnd(v *entity.Variant) (string, error) {
-	attachment, err := encode(v.Attachment)
+	attachment, err := entity.EncodeJSON(v.Attachment)
 	if err != nil {
 		attachment = []byte("null")
 	}

@@ -308,7 +308,7 @@ func readAs(t ValueType, value any) (text string, ok bool) {
 
 // jsonText returns the JSON of a value that was decoded from JSON, without HTML escapes.
 func jsonText(value any) string {
-	text, err := encode(value)
+	text, err := entity.EncodeJSON(value)
 	if err != nil {
 		return "null"
 	}
