@@ -279,7 +279,7 @@ func (o *Outcomes) Table() *Table {
 				add(datar.Matched.String(), id(s.SegmentID), rowName(s.Description), id(v.VariantID), v.VariantKey, number(v.Count), "", "", "")
 			}
 			if s.HeldOut > 0 {
-				add(datar.HeldOut.String(), id(s.SegmentID), s.Description, "", "", number(s.HeldOut), "", "", "")
+				add(datar.HeldOut.String(), id(s.SegmentID), rowName(s.Description), "", "", number(s.HeldOut), "", "", "")
 			}
 		}
 	})
