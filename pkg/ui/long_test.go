@@ -121,6 +121,19 @@ func TestPagesAreLimited(t *testing.T) {
 	}
 }
 
+// TestNumbersThatNeedTooMuchMemory: pages do not blame the database for numbers that other requests leave no memory for.
+func TestNumbersThatNeedTooMuchMemory(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.err = fmt.Errorf("read counts: %w", budget.ErrExhausted)
+	for _, path := range []string{"/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing"} {
+		a := f.ask(t, http.MethodGet, path, nil)
+		if page := text(a.root); a.status != http.StatusOK || !strings.Contains(page, "Other requests use the available memory") || strings.Contains(page, "database did not answer") {
+			t.Errorf("%s: %d %.2000s", path, a.status, page)
+		}
+	}
+}
+
 // TestWideTablesHaveFewRows: the product of the lines of a series and its buckets is limited.
 func TestWideTablesHaveFewRows(t *testing.T) {
 	t.Parallel()

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -410,6 +411,8 @@ func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 		return u.text.say("numbers.datar")
 	case errors.Is(err, datar.ErrInvalidQuery), errors.Is(err, entity.ErrInvalid):
 		return u.text.say("numbers.invalid", "why", u.text.problem(err))
+	case errors.Is(err, budget.ErrExhausted):
+		return u.text.say("numbers.busy", "again", "")
 	case err != nil:
 		u.o.Logger.Warn("numbers of a flag are missing", "flag", id, "error", err)
 		return u.text.say("numbers.database", "at", p.Time(p.Now, "clock"), "again", "")
