@@ -46,6 +46,7 @@ func cases() []attackCase {
 		{"OFREP, large bodies", largeContexts},
 		{"slow readers of batches", slowBatches},
 		{"many segments", manySegments},
+		{"long lists, many segments", longLists},
 		{"large attachment, slow readers", largeAttachment},
 		{"long texts, pages and CSV", longTexts},
 		{"nested lists, details of changes", nestedDetails},
@@ -414,6 +415,38 @@ func manySegments(ctx context.Context, t *target) error {
 		pause(ctx, 500*time.Millisecond) // until the flag is reloaded
 		t.attackOFREP(ctx, "/"+key, `{"context":{"targetingKey":"1"}}`)
 	}
+	return nil
+}
+
+// longLists evaluates a flag whose 3,300 segments all look into one property, for contexts in which it is a long list.
+func longLists(ctx context.Context, t *target) error {
+	var segments strings.Builder
+	for i := range 3300 {
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":%q,"value":"\"v%d\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
+			comma(i), []string{"EQ", "CONTAINS"}[i%2], i)
+	}
+	f, err := t.createFlag(ctx, "long-lists")
+	if err != nil {
+		return err
+	}
+	definition, err := t.call(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/definition", f.ID), nil)
+	if err != nil {
+		return err
+	}
+	body := fmt.Appendf(nil, `{"snapshotID":%v,"enabled":true,"variants":[{"key":"on"}],"segments":[%s]}`, definition["snapshotID"], segments.String())
+	if status := t.attack(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/definition", f.ID), body); status != http.StatusOK {
+		return fmt.Errorf("a definition with 3,300 segments is answered %d, want 200", status)
+	}
+	pause(ctx, 500*time.Millisecond) // until the flag is reloaded
+	lists := []string{"[" + strings.Repeat("1,", 30_000) + "1]", "[" + strings.Repeat(`"x",`, 15_000) + `"x"]`, `"` + strings.Repeat(`\"`, 30_000) + `"`}
+	atOnce(ctx, t.n(200, 20), 8, func(i int) {
+		list := lists[i%len(lists)]
+		if i%2 == 0 {
+			t.attackOFREP(ctx, "/long-lists", `{"context":{"targetingKey":"1","x":`+list+`}}`)
+			return
+		}
+		t.attack(ctx, http.MethodPost, "/evaluation", []byte(`{"flagKey":"long-lists","entityID":"1","entityContext":{"x":`+list+`}}`))
+	})
 	return nil
 }
 

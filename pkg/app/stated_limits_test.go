@@ -133,7 +133,7 @@ var ofOperations = map[string][]string{
 	"tags in a request for flags":                                               {"store.maxTagFilter"},
 	"pattern of a constraint":                                                   {"entity.MaxPatternSize"},
 	"patterns of all flags":                                                     {"eval.maxPatterns"},
-	"pattern from a context, `{p} EREG {q}`":                                    {"eval.maxContextPattern"},
+	"pattern from a context, `{p} EREG {q}`":                                    {"eval.maxContextPattern", "eval.compileWork"},
 	"pattern size × bytes of the value, summed over an evaluation":              {"eval.maxMatchWork"},
 	"parentheses and operators of a constraint, nested":                         {"entity.maxNesting"},
 	"tokens of a constraint":                                                    {"entity.maxTokens"},

@@ -119,7 +119,9 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 				return err
 			}
 		}
+		known := result.scratch.known
 		*result = Result{Request: request, Timestamp: now, Asked: AskedByTag}
+		result.scratch.share(known)
 		result.Request.FlagKey = f.flag.source.Key
 		f.flag.describe(result)
 		f.flag.decide(result, false, s.options.Random)

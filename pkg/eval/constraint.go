@@ -28,6 +28,9 @@ const (
 	maxMatchWork = 4 << 20
 	// maxContextPattern is the maximum size of a pattern from a context.
 	maxContextPattern = 1 << 10
+	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, because it is compiled for
+	// each constraint.
+	compileWork = 8
 	// maxExplained is the length in bytes of the longest pattern that an explanation repeats.
 	maxExplained = 256
 	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
@@ -98,8 +101,10 @@ func (c *condition) holds(context properties) (holds, ok bool) {
 		return false, false
 	}
 	if c.name != "" && context.object != nil {
-		if holds, ok := c.holdsFor(context.object.find(c.name)); ok {
-			return holds, true
+		if raw := context.object.find(c.name); len(raw) <= longValue {
+			if holds, ok := c.holdsFor(raw); ok {
+				return holds, true
+			}
 		}
 	}
 	v := c.root.resolve(context)
@@ -133,7 +138,11 @@ func (c *condition) reason(context properties) string {
 	if c.root == nil {
 		return c.err.Error()
 	}
-	context.work = nil
+	if s := context.scratch; s != nil { // explanations have an equal share of work
+		used := s.work
+		s.work = s.reasons
+		defer func() { s.work, s.reasons = used, s.work }()
+	}
 	if reason := c.root.explain(context); reason != "" {
 		return reason
 	}
@@ -204,9 +213,9 @@ func (c *compiler) node(expr conditions.Expr) node {
 	case *conditions.BinaryExpr:
 		return c.binary(e)
 	case *conditions.VarRef:
-		return &property{root: e.Val}
+		return newProperty(e.Val, nil)
 	case *conditions.PathRef:
-		return &property{root: e.Root, steps: e.Steps}
+		return newProperty(e.Root, e.Steps)
 	case *conditions.BooleanLiteral:
 		return &constant{truth(e.Val)}
 	case *conditions.NumberLiteral:
@@ -291,6 +300,15 @@ func (c *constant) explain(properties) string { return "" }
 type property struct {
 	root  string
 	steps []conditions.PathStep
+	key   string // differs from those of all other properties
+}
+
+func newProperty(root string, steps []conditions.PathStep) *property {
+	p := &property{root: root, steps: steps, key: root}
+	if len(steps) > 0 {
+		p.key = "\x00" + p.String() // no name has this character
+	}
+	return p
 }
 
 func (p *property) String() string {
@@ -305,11 +323,16 @@ func (p *property) equal(other *property) bool {
 }
 
 func (p *property) lookup(values map[string]any) (raw any, ok bool) {
-	raw, ok = values[p.root]
-	for i := range p.steps {
-		if !ok {
-			return nil, false
-		}
+	if raw, ok = values[p.root]; !ok {
+		return nil, false
+	}
+	return p.walk(raw)
+}
+
+// walk takes the steps from the value of the root.
+func (p *property) walk(raw any) (_ any, ok bool) {
+	ok = true
+	for i := 0; ok && i < len(p.steps); i++ {
 		raw, ok = step(raw, &p.steps[i])
 	}
 	return raw, ok
@@ -338,13 +361,13 @@ func step(raw any, s *conditions.PathStep) (any, bool) {
 
 func (p *property) resolve(context properties) value {
 	if context.object != nil {
-		return context.object.resolve(p)
+		return context.object.resolve(p, context.scratch)
 	}
 	raw, ok := p.lookup(context.values)
 	if !ok {
 		return value{}
 	}
-	return valueOf(raw)
+	return context.scratch.valueOf(p, raw)
 }
 
 // valueOf converts a value of a context.
@@ -374,7 +397,7 @@ func (p *property) explain(context properties) string {
 	switch {
 	case !ok:
 		return fmt.Sprintf("entityContext has no %q", p)
-	case valueOf(raw).kind != invalid:
+	case context.scratch.valueOf(p, raw).kind != invalid:
 		return ""
 	}
 	switch v := raw.(type) {
@@ -605,6 +628,9 @@ func (b *binary) match(l, r *value, context properties) value {
 	}
 	pattern, size := b.pattern, b.size
 	if b.constant == nil {
+		if !context.spend(len(r.text) * compileWork) {
+			return value{}
+		}
 		pattern, size = contextPattern(r.text)
 	}
 	if pattern == nil || !context.spend(size*(len(l.text)+1)) {
@@ -661,6 +687,8 @@ func (b *binary) explainMatch(text, pattern string) string {
 		return fmt.Sprintf("a pattern of %d bytes from the context is too long, or repeats too much: the limit is %d instructions", len(pattern), limit)
 	case b.constant != nil && b.pattern == nil:
 		return fmt.Sprintf("the pattern is not used, because the patterns of all flags have more than %d instructions", maxPatterns)
+	case size*(len(text)+1) <= maxMatchWork: // there was not enough left for it
+		return ""
 	default:
 		return fmt.Sprintf("a string of %d bytes is not matched with a pattern of %d instructions: the product must be at most %d", len(text), size, maxMatchWork)
 	}

@@ -85,10 +85,16 @@ func (c *comparison) on(t testing.TB, context map[string]any) {
 	if want := library(c.expr, context); got != want && !bounded {
 		t.Errorf("%s on %#v: %s, the library says %s", c.expr, context, got, want)
 	}
+	forms := []properties{{values: context, scratch: &scratch{}}}
 	if object := objectOf(context); object != nil {
-		result, ok := c.compiled.holds(properties{object: object})
-		if asText := toOutcome(result, ok); asText != got {
-			t.Errorf("%s on %#v: %s, as JSON text %s", c.expr, context, got, asText)
+		forms = append(forms, properties{object: object}, properties{object: object, scratch: &scratch{}})
+	}
+	for _, form := range forms {
+		for range 2 { // with a scratch, the second reads what the first has kept
+			result, ok := c.compiled.holds(form)
+			if again := toOutcome(result, ok); again != got {
+				t.Errorf("%s on %#v: %s, as %+v %s", c.expr, context, got, form, again)
+			}
 		}
 	}
 	if (reason != "") != (got == errors) {

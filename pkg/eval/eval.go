@@ -153,9 +153,9 @@ type Result struct {
 	// SegmentLogs has one entry for each segment that was tried. It is nil without debugging.
 	SegmentLogs []SegmentLog
 
-	flag  *flag  // for Encoder; nil if no flag was found, and for exposures
-	given *share // if Matched
-	work  int    // see properties
+	flag    *flag  // for Encoder; nil if no flag was found, and for exposures
+	given   *share // if Matched
+	scratch scratch
 }
 
 // Recorded reports whether recorders use the result: it is an exposure, or a decision about an entity, and its flag

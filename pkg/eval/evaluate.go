@@ -47,13 +47,13 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	}
 	result.Reason = NoMatch
 	context, isObject := propertiesOf(result.Request.EntityContext)
-	context.work = &result.work
+	context.scratch = &result.scratch
 	if debug {
 		context = context.decoded()
 	}
 	for i := range f.segments {
 		s := &f.segments[i]
-		before := result.work
+		before := result.scratch.work
 		matched, unevaluable := s.matches(context, isObject)
 		if unevaluable {
 			result.Asked |= AskedUnevaluable
@@ -67,9 +67,10 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 			given = s.rollOut(f.bucket(result.Request.EntityID))
 		}
 		if debug {
-			again, work := context, before
-			again.work = &work
-			result.SegmentLogs = append(result.SegmentLogs, SegmentLog{s.id, s.explain(again, isObject, f.bucket(result.Request.EntityID))})
+			used := result.scratch.work
+			result.scratch.work = before
+			result.SegmentLogs = append(result.SegmentLogs, SegmentLog{s.id, s.explain(context, isObject, f.bucket(result.Request.EntityID))})
+			result.scratch.work = used
 		}
 		if given != nil {
 			result.Reason = Matched

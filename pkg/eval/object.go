@@ -31,12 +31,12 @@ func (o *Object) decode() map[string]any {
 }
 
 // resolve returns the value of a property.
-func (o *Object) resolve(p *property) value {
+func (o *Object) resolve(p *property, s *scratch) value {
 	raw := o.find(p.root)
 	if raw == "" {
 		return value{}
 	}
-	if len(p.steps) == 0 {
+	if len(p.steps) == 0 && len(raw) <= longValue {
 		switch raw[0] {
 		case '"':
 			if strings.IndexByte(raw, '\\') < 0 {
@@ -52,7 +52,11 @@ func (o *Object) resolve(p *property) value {
 			return value{kind: number, number: f}
 		}
 	}
-	return p.resolve(properties{values: map[string]any{p.root: decodeText(raw)}})
+	decoded, ok := p.walk(s.keep().member(p.root, raw))
+	if !ok {
+		return value{}
+	}
+	return s.valueOf(p, decoded)
 }
 
 // parseNumber parses a JSON number, which is not empty. Its second result is false if the number is beyond float64.
@@ -108,20 +112,20 @@ func decodeText(text string) any {
 
 // properties is an entityContext that constraints can read, in one of its forms.
 type properties struct {
-	object *Object
-	values map[string]any
-	work   *int // used part of maxMatchWork in this evaluation; nil if it is not counted
+	object  *Object
+	values  map[string]any
+	scratch *scratch // of this evaluation; nil if nothing is counted and kept
 }
 
 // spend reports whether an evaluation may do this much more work, and counts it.
 func (p properties) spend(work int) bool {
-	if p.work == nil {
+	if p.scratch == nil {
 		return work <= maxMatchWork
 	}
-	if work > maxMatchWork-*p.work {
+	if work > maxMatchWork-p.scratch.work {
 		return false
 	}
-	*p.work += work
+	p.scratch.work += work
 	return true
 }
 
@@ -140,7 +144,7 @@ func propertiesOf(context any) (properties, bool) {
 // decoded returns the form that explanations use.
 func (p properties) decoded() properties {
 	if p.object != nil {
-		return properties{values: p.object.decode(), work: p.work}
+		return properties{values: p.object.decode(), scratch: p.scratch}
 	}
 	return p
 }

@@ -134,7 +134,11 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 				}
 			}
 			made++
+			known := result.scratch.known
 			*result = targets[t].answer
+			if t > 0 {
+				result.scratch.share(known)
+			}
 			result.Timestamp = now
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext

@@ -50,6 +50,7 @@ func NewUnmatched(r *Result) (Unmatched, bool) {
 func (u Unmatched) Stops() []Stop {
 	context, isObject := propertiesOf(u.context)
 	context = context.decoded()
+	context.scratch = &scratch{}
 	stops := make([]Stop, 0, len(u.flag.segments))
 	for i := range u.flag.segments {
 		s := &u.flag.segments[i]
