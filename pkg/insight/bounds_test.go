@@ -94,6 +94,14 @@ func TestTablesEndWithTheClient(t *testing.T) {
 	}
 }
 
+// TestTablesOfRolloutsEndWithTheClient is not parallel, because AllocsPerRun includes all goroutines.
+func TestTablesOfRolloutsEndWithTheClient(t *testing.T) {
+	rollout := insight.Rollout{Versions: []insight.VersionRollout{{Segments: []insight.SegmentRollout{{Given: make([]insight.Given, 10_000)}}}}}
+	if n := testing.AllocsPerRun(1, func() { _ = rollout.Table().WriteCSV(&disconnected{}) }); n > 10_000 {
+		t.Errorf("a table of 10,000 shares: %.0f allocations", n)
+	}
+}
+
 var errDisconnected = errors.New("disconnected")
 
 type disconnected struct{}

@@ -26,7 +26,8 @@ type Table struct {
 	Rows   iter.Seq[[]string]
 }
 
-// tableOf returns a table with the rows that fill passes to add.
+// tableOf returns a table with the rows that fill passes to add. After an error of the writer, fill runs to its end and the
+// rows are dropped, so it must be fast.
 func tableOf(header []string, fill func(add func(cells ...string))) *Table {
 	return &Table{header, func(yield func([]string) bool) {
 		open := true

@@ -316,17 +316,22 @@ func (r *Rollout) Check() error {
 
 // Table has one row for each version, segment and part.
 func (r *Rollout) Table() *Table {
-	return tableOf([]string{"snapshotID", "from", "to", "segmentID", "rank", "rolloutPercent", "reach", "variantID", "variantKey", "heldOut", "percent", "buckets", "set", "count", "got"}, func(add func(cells ...string)) {
+	header := []string{"snapshotID", "from", "to", "segmentID", "rank", "rolloutPercent", "reach", "variantID", "variantKey", "heldOut", "percent", "buckets", "set", "count", "got"}
+	return &Table{header, func(yield func([]string) bool) {
 		for i := range r.Versions {
 			v := &r.Versions[i]
 			for j := range v.Segments {
 				s := &v.Segments[j]
 				for _, g := range s.Given {
-					add(number(v.SnapshotID), timeText(v.From), timeText(v.To), id(s.SegmentID), fmt.Sprint(s.Rank), fmt.Sprint(s.RolloutPercent), string(s.Reach),
+					if !yield([]string{
+						number(v.SnapshotID), timeText(v.From), timeText(v.To), id(s.SegmentID), fmt.Sprint(s.Rank), fmt.Sprint(s.RolloutPercent), string(s.Reach),
 						id(g.VariantID), g.VariantKey, fmt.Sprint(g.HeldOut), fmt.Sprint(g.Percent), fmt.Sprint(g.Buckets),
-						fmt.Sprintf("%.3f", g.Set), number(g.Count), fmt.Sprintf("%.4f", g.Got))
+						fmt.Sprintf("%.3f", g.Set), number(g.Count), fmt.Sprintf("%.4f", g.Got),
+					}) {
+						return
+					}
 				}
 			}
 		}
-	})
+	}}
 }
