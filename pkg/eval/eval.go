@@ -158,6 +158,14 @@ type Result struct {
 	scratch scratch
 }
 
+// Copy returns a copy that may be kept. It does not have what the evaluation converted of the context, which can take 20 times
+// the memory of its text.
+func (r *Result) Copy() Result {
+	c := *r
+	c.scratch = scratch{}
+	return c
+}
+
 // Recorded reports whether recorders use the result: it is an exposure, or a decision about an entity, and its flag
 // is recorded.
 func (r *Result) Recorded() bool {

@@ -67,7 +67,7 @@ func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
 // goroutine does not wait for the encoding.
 func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
 	size := recordSize(r)
-	p := &payload{result: *r}
+	p := &payload{result: r.Copy()}
 	if context, ok := r.Request.EntityContext.(*eval.Object); ok { // its memory belongs to the request
 		p.context.JSON = context.JSON
 		p.result.Request.EntityContext = &p.context

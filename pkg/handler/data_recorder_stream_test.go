@@ -435,3 +435,33 @@ func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {
 	}
 	return nil
 }
+
+// TestRecordsDoNotKeepConvertedContexts measures the memory of records that wait in a queue, which counts recordSize of each. Lists
+// take 20 times the memory of their text once they are converted. It is not parallel, because HeapAlloc includes all goroutines.
+func TestRecordsDoNotKeepConvertedContexts(t *testing.T) {
+	const records, text = 50, 40_000
+	list := "[" + strings.Repeat("1,", text/2) + "1]"
+	snapshot := eval.Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Enabled: true, Segments: []entity.Segment{{
+		Model: entity.Model{ID: 1}, Constraints: []entity.Constraint{{Property: "x", Operator: "CONTAINS", Value: "2"}},
+	}}}})
+	inUse := func() int64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	before, counted := inUse(), int64(0)
+	var queue []*recorder.Record
+	for range records {
+		var result eval.Result
+		x := strings.Clone(list)
+		context := &eval.Object{JSON: `{"x":` + x + `}`, Members: []eval.Member{{Name: "x", Value: x}}}
+		snapshot.EvaluateInto(eval.Request{FlagID: 1, EntityID: "e", EntityContext: context}, time.Time{}, false, &result)
+		queue = append(queue, newRecord(&result, &recorder.Framing{}))
+		counted += int64(recordSize(&result))
+	}
+	if used := inUse() - before; used > counted+counted/4 {
+		t.Errorf("%d records take %d bytes, and %d are counted", len(queue), used, counted)
+	}
+	runtime.KeepAlive(queue)
+}
