@@ -67,6 +67,8 @@ var ofDescription = []statement{
 	{`at most (\d+) evaluations per flag and second, and keeps the counts of (\d+) days`, []string{"insight.samplesPerSecond", "insight.sampleHours 24"}},
 	{`for spans of up to (\d+) days`, []string{"insight.longestOfHours d"}},
 	{`(?:At most|makes more than) ([\d,]+) buckets`, []string{"insight.MaxBuckets"}},
+	{`can be ([\d,]+) counts, and a CSV (\d+) MiB`, []string{"insight.maxSeriesCounts", "insight.maxTableBytes MiB"}},
+	{`there can be (\d+) different ones`, []string{"insight.MaxTerms"}},
 	{`the ([\d,]+) buckets`, []string{"eval.buckets"}},
 	{`the (\d+) newest versions`, []string{"insight.MaxVersions"}},
 	{`estimate from the last (\d+) days`, []string{"insight.ForecastDays"}},

@@ -775,7 +775,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks. Lines times buckets can be 1,000,000 counts, and a\nCSV 64 MiB; beyond that the status is 400.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
         "tags": [
           "datar"
         ],
@@ -1384,7 +1384,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match.",
+            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match, and there can be 100 different ones.",
             "name": "q",
             "in": "query"
           },
@@ -10408,7 +10408,7 @@ func init() {
     },
     "/datar/flags/{flagID}/series": {
       "get": {
-        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
+        "description": "Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the\ncount 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole\nnumber of hours, a bucket begins at the next whole UTC hour, as ` + "`" + `starts` + "`" + ` shows. Days have 23 or\n25 hours when the zone changes its clocks. Lines times buckets can be 1,000,000 counts, and a\nCSV 64 MiB; beyond that the status is 400.\n\nFor a span whose details are no longer kept, the response has the totals of UTC days: ` + "`" + `detail` + "`" + `\nis ` + "`" + `utcDay` + "`" + `, ` + "`" + `by` + "`" + ` is ` + "`" + `total` + "`" + `, and there is one line. If only the details of the span to compare\nwith are no longer kept, the response has ` + "`" + `comparisonMissing` + "`" + ` instead of ` + "`" + `comparison` + "`" + `.",
         "tags": [
           "datar"
         ],
@@ -11017,7 +11017,7 @@ func init() {
           },
           {
             "type": "string",
-            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match.",
+            "description": "Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated\nby commas must all match, and there can be 100 different ones.",
             "name": "q",
             "in": "query"
           },

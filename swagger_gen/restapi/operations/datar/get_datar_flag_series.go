@@ -33,7 +33,8 @@ func NewGetDatarFlagSeries(ctx *middleware.Context, handler GetDatarFlagSeriesHa
 // Counts evaluations by hour, day or week of a time zone. Buckets without evaluations have the
 // count 0. Counts are kept by UTC hour and never split: if the offset of the zone is not a whole
 // number of hours, a bucket begins at the next whole UTC hour, as `starts` shows. Days have 23 or
-// 25 hours when the zone changes its clocks.
+// 25 hours when the zone changes its clocks. Lines times buckets can be 1,000,000 counts, and a
+// CSV 64 MiB; beyond that the status is 400.
 //
 // For a span whose details are no longer kept, the response has the totals of UTC days: `detail`
 // is `utcDay`, `by` is `total`, and there is one line. If only the details of the span to compare

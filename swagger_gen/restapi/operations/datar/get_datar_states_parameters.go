@@ -47,7 +47,7 @@ type GetDatarStatesParams struct {
 	// In: query
 	Offset *int64
 	// Only flags with this string in ID, key, description or a tag, ignoring case. Parts separated
-	// by commas must all match.
+	// by commas must all match, and there can be 100 different ones.
 	// In: query
 	Q *string
 	// `traffic` (most first), `last` (most recently evaluated first), `key` or `updated` (newest
