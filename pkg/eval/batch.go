@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"time"
-
-	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 const (
@@ -98,15 +96,12 @@ func (e *BatchEncoder) Sent() bool { return e.sent }
 // Finish ends the response and returns the part that is not sent yet.
 func (e *BatchEncoder) Finish() []byte { return append(e.answer, `]}`...) }
 
-// answerBytes estimates the length of the response to a batch, which has debug logs if debug is true. It is an upper bound
-// except for characters that JSON escapes.
-func answerBytes(batch *BatchRequest, targets []target, debug bool) int {
+// answerBytes estimates the length of the response to a batch. It is an upper bound except for characters that JSON
+// escapes.
+func answerBytes(batch *BatchRequest, targets []target) int {
 	perEntity := 0
 	for i := range targets {
 		perEntity += targets[i].bytes()
-		if debug && targets[i].flag != nil {
-			perEntity += LogBytes(targets[i].flag.source)
-		}
 	}
 	total := len(batch.Entities) * perEntity
 	for i := range batch.Entities {
@@ -123,32 +118,6 @@ func (t *target) bytes() int {
 		return n + t.flag.answerBytes
 	}
 	return n + len(t.answer.FlagKey)
-}
-
-const (
-	// fixedLogBytes is the approximate maximum length of the debug log of a segment without texts of the flag.
-	fixedLogBytes = 160
-	// bytesPerShare is that of a share in it, without the key of the variant.
-	bytesPerShare = len(", : 1000-1000")
-)
-
-// LogBytes estimates the length of the debug logs of an evaluation as JSON. It is an upper bound except for characters that
-// JSON escapes.
-func LogBytes(f *entity.Flag) int {
-	n := 0
-	for i := range f.Segments {
-		s := &f.Segments[i]
-		longest := 0
-		for j := range s.Distributions {
-			longest += len(s.Distributions[j].VariantKey) + bytesPerShare
-		}
-		for j := range s.Constraints {
-			c := &s.Constraints[j]
-			longest = max(longest, 2*len(c.Property)+len(c.Operator)+len(c.Value))
-		}
-		n += fixedLogBytes + longest
-	}
-	return n
 }
 
 func textsBytes(texts []string) int {

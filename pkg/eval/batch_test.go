@@ -87,29 +87,6 @@ func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
-// TestDebugLogsCountForTheAnswer: the debug log of each evaluation has the text of a constraint of each segment.
-func TestDebugLogsCountForTheAnswer(t *testing.T) {
-	t.Parallel()
-	flags := taggedFlags(1)
-	for i := range uint(50) {
-		flags[0].Segments = append(flags[0].Segments, entity.Segment{Model: entity.Model{ID: 1000 + i}, Constraints: []entity.Constraint{
-			{Model: entity.Model{ID: 1000 + i}, Property: "x", Operator: "EQ", Value: `"` + strings.Repeat("v", 20_000) + `"`},
-		}})
-	}
-	batch := eval.BatchRequest{Entities: make([]eval.Entity, 20), FlagTags: []string{"web"}}
-	for i := range batch.Entities {
-		batch.Entities[i] = eval.Entity{EntityID: fmt.Sprint(i), EntityContext: map[string]any{"x": "y"}}
-	}
-	for _, test := range []struct{ enabled, asked, refused bool }{{true, true, true}, {true, false, false}, {false, true, false}} {
-		service := setupWith(t, eval.Options{DebugEnabled: test.enabled, AnswerBytes: 10_000_000}, flags...).Service
-		batch.EnableDebug = test.asked
-		body, _, err := answer(t, service, batch)
-		if errors.Is(err, entity.ErrInvalid) != test.refused || !test.refused && len(body) > 100_000 {
-			t.Errorf("%+v: %d bytes, %v", test, len(body), err)
-		}
-	}
-}
-
 // TestLongAttachmentsAreSentInParts evaluates a flag with an attachment of 2 MB, which no response copies as a whole.
 func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	t.Parallel()

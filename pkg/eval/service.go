@@ -199,7 +199,7 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 	for _, key := range keys {
 		targets = append(targets, newTarget(snapshot.find(0, key), Request{EnableDebug: batch.EnableDebug, FlagKey: key, PlainTexts: batch.PlainTexts}))
 	}
-	n := answerBytes(batch, targets, s.debug(batch.EnableDebug))
+	n := answerBytes(batch, targets)
 	if n > s.options.AnswerBytes {
 		return nil, entity.Invalid("batch of %d entities and %d flags: the answer would have about %d bytes, the limit is %d (FLAGR_EVAL_ANSWER_BYTES); ask for fewer at once, or send less context",
 			len(batch.Entities), len(targets), n, s.options.AnswerBytes)

@@ -48,6 +48,11 @@ func (l TrialLimits) answerBytes() int {
 const (
 	// fixedTriedBytes is the approximate length of a result as JSON without its debug log and strings.
 	fixedTriedBytes = 200
+	// fixedLogBytes is the approximate maximum length of a debug log of a segment without the text of
+	// its constraint or distributions.
+	fixedLogBytes = 160
+	// bytesPerShare is the approximate length of a distribution in a debug log without the key.
+	bytesPerShare = len(": 1000-1000, ")
 	// bytesPerInstruction is the memory of an instruction of a compiled pattern.
 	bytesPerInstruction = 50
 )
@@ -91,7 +96,20 @@ func NewTrial(flag *entity.Flag, entities []eval.Entity, limits TrialLimits) (*T
 // triedBytes estimates the length of all results as JSON. It is an upper bound except for
 // characters that JSON escapes.
 func triedBytes(flag *entity.Flag, entities []eval.Entity) int {
-	n := len(entities) * (fixedTriedBytes + eval.LogBytes(flag))
+	perEntity := fixedTriedBytes
+	for i := range flag.Segments {
+		s := &flag.Segments[i]
+		longest := 0
+		for j := range s.Distributions {
+			longest += len(s.Distributions[j].VariantKey) + bytesPerShare
+		}
+		for j := range s.Constraints {
+			c := &s.Constraints[j]
+			longest = max(longest, 2*len(c.Property)+len(c.Operator)+len(c.Value))
+		}
+		perEntity += fixedLogBytes + longest
+	}
+	n := len(entities) * perEntity
 	for i := range entities {
 		n += len(entities[i].EntityID)
 	}
