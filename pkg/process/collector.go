@@ -13,9 +13,12 @@ const (
 	// few flags uses 8 MB, and an evaluation allocates 3 KB, so a collection runs every 5,800
 	// evaluations.
 	heapRoom = 17 << 20
-	// goPercent is Go's default, for servers that use more than heapRoom. maxPercent limits the
-	// setting of a server without flags.
-	goPercent, maxPercent = 100, 1000
+	// maxRoom is the maximum growth, until it is less than a quarter of the heap. By Go's default, a
+	// server that uses 170 MB while large requests are in flight would grow to 340 MB.
+	maxRoom = 96 << 20
+	// goPercent is Go's default, for servers that use more than heapRoom and less than maxRoom.
+	// maxPercent limits the setting of a server without flags, minPercent that of one with very many.
+	goPercent, minPercent, maxPercent = 100, 25, 1000
 	// adaptInterval is the minimum time between two changes of the setting, because each one stops
 	// all goroutines for a moment.
 	adaptInterval = 10 * time.Millisecond
@@ -96,7 +99,8 @@ func (c *collector) stop() {
 }
 
 // percentFor returns the setting that lets a heap of this size, as measured after a collection,
-// grow by heapRoom.
+// grow by its own size, but by heapRoom to maxRoom.
 func percentFor(live uint64) int {
-	return int(min(max(goPercent*heapRoom/max(live, 1), goPercent), maxPercent))
+	room := min(max(live, heapRoom), maxRoom)
+	return int(min(max(100*room/max(live, 1), minPercent), maxPercent))
 }
