@@ -24,6 +24,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Database:        databaseName(c.Database),
 		Retention:       c.Datar.Retention,
 		Memory:          a.memory,
+		Turns:           a.turns,
 		Now:             a.now,
 		Logger:          a.logger,
 	}

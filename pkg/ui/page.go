@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"fmt"
 	"html/template"
 	"io/fs"
 	"net/http"
@@ -154,13 +155,11 @@ func (u *UI) pageTemplates() (map[string]pageTemplate, error) {
 // render writes a complete page or an error: errors are found before the first byte is sent.
 func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name string, p *page) {
 	b := pageBuffer{ctx: r.Context()}
-	layout := "layout.html"
-	if name == "root.html" {
-		layout = name
-	}
-	parsed, err := u.templates[name]()
-	if err == nil {
-		err = parsed.ExecuteTemplate(&b, layout, p)
+	err := u.execute(&b, name, p)
+	if errors.Is(err, errNoTurn) {
+		rw.Header().Set("Retry-After", "1")
+		http.Error(rw, errNoTurn.Error(), http.StatusServiceUnavailable)
+		return
 	}
 	if errors.Is(err, errLongPage) || errors.Is(err, budget.ErrExhausted) {
 		u.fail(rw, r, err)
@@ -179,6 +178,23 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	for _, part := range b.parts {
 		_, _ = rw.Write(part)
 	}
+}
+
+// execute executes the template of a page in turn. The error matches errNoTurn if the context of the request ends before.
+func (u *UI) execute(b *pageBuffer, name string, p *page) error {
+	if err := u.o.Turns.Take(b.ctx); err != nil {
+		return fmt.Errorf("%w: %w", errNoTurn, err)
+	}
+	defer u.o.Turns.Release()
+	layout := "layout.html"
+	if name == "root.html" {
+		layout = name
+	}
+	parsed, err := u.templates[name]()
+	if err != nil {
+		return err
+	}
+	return parsed.ExecuteTemplate(b, layout, p)
 }
 
 const (

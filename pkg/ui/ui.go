@@ -116,6 +116,8 @@ type Options struct {
 	Now func() time.Time
 	// Trials bounds what the page for trying a flag evaluates.
 	Trials insight.TrialLimits
+	// Turns limits how many pages are rendered in parallel. Nil means no limit.
+	Turns budget.Turns
 	// Memory limits the memory of flag states that all pages read. Nil means no limit.
 	Memory *budget.Memory
 	// Logger receives errors of the server. Required.
@@ -361,6 +363,7 @@ var (
 	errNoPage   = errors.New("no such page")
 	errEvalOnly = errors.New("this server is read-only")
 	errLongPage = errors.New("the page is too long")
+	errNoTurn   = errors.New("the server renders other pages or decodes large requests: retry later")
 )
 
 // fail shows an error. Internal errors are logged and not shown on the page.
