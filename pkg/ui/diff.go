@@ -84,8 +84,10 @@ func (d *flagDiff) orNone(text string) any {
 }
 
 // clip shortens long strings in a sentence.
-func clip(text string) string {
-	const longest = 80
+func clip(text string) string { return clipTo(text, 80) }
+
+// clipTo shortens a text to a number of characters, the last of which is then "…".
+func clipTo(text string, longest int) string {
 	kept, n := 0, 0
 	for i := range text {
 		if n++; n == longest {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -293,24 +292,13 @@ func nearby(all []diffLine) []diffLine {
 	for i, line := range all {
 		switch {
 		case keep[i]:
-			line.Text = cutLine(line.Text)
+			line.Text = clipTo(line.Text, maxLineRunes)
 			kept = append(kept, line)
 		case i > 0 && keep[i-1]:
 			kept = append(kept, diffLine{" ", "…"})
 		}
 	}
 	return kept
-}
-
-// cutLine shortens a line to maxLineRunes characters.
-func cutLine(text string) string {
-	if len(text) <= maxLineRunes {
-		return text
-	}
-	if r := []rune(text[:min(len(text), utf8.UTFMax*maxLineRunes)]); len(r) > maxLineRunes {
-		return string(r[:maxLineRunes]) + "…"
-	}
-	return text
 }
 
 // putBack fills the form with an older version and opens the review. Saving it creates a new version.
