@@ -37,11 +37,7 @@ func markdown(notes string) template.HTML {
 	if strings.TrimSpace(notes) == "" {
 		return ""
 	}
-	short := notes
-	if len(notes) > maxPlainNotes {
-		short = strings.ToValidUTF8(notes[:maxPlainNotes], "") + "…"
-	}
-	plain := template.HTML("<pre>" + template.HTMLEscapeString(short) + "</pre>") //nolint:gosec // escaped
+	plain := template.HTML("<pre>" + template.HTMLEscapeString(shorten(notes, maxPlainNotes)) + "</pre>") //nolint:gosec // escaped
 	if len(notes) > maxNotes || strings.Count(notes, "\n") > maxNoteLines || marks(notes) > maxNoteMarks || cells(notes) > maxNoteCells || deeplyNested.MatchString(notes) {
 		return plain
 	}

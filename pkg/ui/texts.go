@@ -26,11 +26,14 @@ type (
 const maxShownText = 1000
 
 // shown returns a text, shortened if it is longer than maxShownText.
-func shown(text string) string {
-	if len(text) <= maxShownText {
+func shown(text string) string { return shorten(text, maxShownText) }
+
+// shorten returns the first bytes of a text, whole characters only, and "…" if there are more.
+func shorten(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxShownText], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // say returns a text with its markup and arguments, which are pairs of name and value. Names and code are shortened as by
