@@ -35,7 +35,7 @@ func (s *scratch) share(k *known) {
 // keep returns where to keep parts of the context. Without a scratch, they are forgotten.
 func (s *scratch) keep() *known {
 	if s == nil {
-		return &known{members: map[string]any{}, values: map[string]value{}}
+		s = &scratch{}
 	}
 	if s.known == nil {
 		s.known = &known{members: map[string]any{}, values: map[string]value{}}
