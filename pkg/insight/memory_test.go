@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -148,21 +149,16 @@ func TestMemoryOfReasonsIsBounded(t *testing.T) {
 	runtime.KeepAlive(snapshot)
 }
 
-// TestAttachmentsOfHistoriesAreDecodedOnce measures the memory that responses allocate for 10 versions of a flag with an
-// attachment of 200,000 numbers, which takes 6 MB when it is decoded, and 0.4 MB as text. It is not parallel, because
-// TotalAlloc includes all goroutines.
-func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
-	const versions, text = 10, 400_000
-	now := at(t, "2026-01-31T14:00:00Z")
+// withVersions returns a world with hourly versions of a flag, which has an attachment of numbers. change makes the versions
+// differ.
+func withVersions(t *testing.T, now time.Time, versions uint, numbers int, change func(f *entity.Flag, i uint)) (*world, *entity.Flag) {
+	t.Helper()
 	w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}
 	f := checkout()
-	numbers := make([]any, text/2)
-	for i := range numbers {
-		numbers[i] = json.Number("1")
-	}
-	for i := range uint(versions) {
-		f.Variants[0].Attachment = entity.Attachment{"numbers": numbers}
-		f.Description = fmt.Sprint("version ", i)
+	list := slices.Repeat([]any{json.Number("1")}, numbers)
+	for i := range versions {
+		f.Variants[0].Attachment = entity.Attachment{"numbers": list}
+		change(f, i)
 		row := entity.FlagSnapshot{Model: entity.Model{ID: i + 1, CreatedAt: now.Add(-time.Duration(versions-i) * time.Hour)}, FlagID: f.ID}
 		var err error
 		if row.Flag, err = json.Marshal(f); err != nil {
@@ -172,6 +168,16 @@ func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
 	}
 	f.Variants[0].Attachment, f.SnapshotID = nil, versions
 	w.flags[int64(f.ID)] = f
+	return w, f
+}
+
+// TestAttachmentsOfHistoriesAreDecodedOnce measures the memory that responses allocate for 10 versions of a flag with an
+// attachment of 200,000 numbers, which takes 6 MB when it is decoded, and 0.4 MB as text. It is not parallel, because
+// TotalAlloc includes all goroutines.
+func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
+	const versions, text = 10, 400_000
+	now := at(t, "2026-01-31T14:00:00Z")
+	w, f := withVersions(t, now, versions, text/2, func(f *entity.Flag, i uint) { f.Description = fmt.Sprint("version ", i) })
 	window := insight.Window{From: new(now.Add(-24 * time.Hour))}
 	for name, test := range map[string]struct {
 		most int
@@ -200,23 +206,8 @@ func TestAttachmentsOfHistoriesAreDecodedOnce(t *testing.T) {
 func TestChangesKeepAttachmentsOfTwoVersions(t *testing.T) {
 	const versions, most = 60, 10 << 20
 	now := at(t, "2026-01-31T14:00:00Z")
-	w := &measured{world: &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}}
-	f := checkout()
-	numbers := make([]any, 20_000)
-	for i := range numbers {
-		numbers[i] = json.Number("1")
-	}
-	for i := range uint(versions) {
-		f.Variants[0].Attachment = entity.Attachment{"version": i, "numbers": numbers}
-		row := entity.FlagSnapshot{Model: entity.Model{ID: i + 1, CreatedAt: now.Add(-time.Duration(versions-i) * time.Hour)}, FlagID: f.ID}
-		var err error
-		if row.Flag, err = json.Marshal(f); err != nil {
-			t.Fatal(err)
-		}
-		w.snapshots = append(w.snapshots, row)
-	}
-	f.Variants[0].Attachment, f.SnapshotID = nil, versions
-	w.flags[int64(f.ID)] = f
+	made, f := withVersions(t, now, versions, 20_000, func(f *entity.Flag, i uint) { f.Variants[0].Attachment["version"] = i })
+	w := &measured{world: made}
 	s := insight.NewService(insight.Options{Counts: w, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
 	before := inUse()
 	list, err := s.Changes(t.Context(), int64(f.ID), new(int64(versions)), nil)
