@@ -52,9 +52,16 @@ func (s Search) Matches(f *entity.Flag) bool {
 	if len(s.terms) == 0 {
 		return true
 	}
-	id, key, description := strconv.FormatUint(uint64(f.ID), 10), strings.ToLower(f.Key), strings.ToLower(f.Description)
+	id, key := strconv.FormatUint(uint64(f.ID), 10), strings.ToLower(f.Key)
+	description := "" // in lower case, once a term is not in ID or key
 	for _, term := range s.terms {
-		found := id == strings.TrimPrefix(term, "#") || strings.Contains(key, term) || strings.Contains(description, term) ||
+		if id == strings.TrimPrefix(term, "#") || strings.Contains(key, term) {
+			continue
+		}
+		if description == "" {
+			description = strings.ToLower(f.Description)
+		}
+		found := strings.Contains(description, term) ||
 			slices.ContainsFunc(f.Tags, func(tag entity.Tag) bool { return strings.Contains(strings.ToLower(tag.Value), term) })
 		if !found {
 			return false
