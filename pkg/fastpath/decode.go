@@ -21,11 +21,13 @@ type decoder struct {
 	members []eval.Member
 	// contexts and properties count those in earlier blocks.
 	contexts, properties int
+	// shape is that of the previous entity.
+	shape shape
 }
 
 // begin starts a new text and reuses the memory of the previous request.
 func (d *decoder) begin(text string) {
-	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0]}
+	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0], shape: shape{parts: d.shape.parts[:0]}}
 	d.skipSpace()
 }
 
@@ -40,6 +42,8 @@ func (d *decoder) forget(most int) {
 	clear(d.entities)
 	clear(d.objects)
 	clear(d.members)
+	clear(d.shape.parts[:cap(d.shape.parts)]) // former shapes may be longer
+	d.shape = shape{parts: d.shape.parts[:0]}
 	d.text = ""
 }
 
@@ -115,19 +119,31 @@ func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
 
 // entity reads an evaluationEntity.
 func (d *decoder) entity(e *eval.Entity) bool {
+	if d.alike(e) {
+		return true
+	}
 	var seen names
-	return d.object(func(name string) bool {
+	d.beginShape()
+	hasShape := true
+	ok := d.object(func(name string) (ok bool) {
+		start := d.at
 		switch name {
 		case "entityID":
-			return seen.first(0) && d.plainText(&e.EntityID)
+			ok = seen.first(0) && d.plainText(&e.EntityID)
+			d.addText(entityIDValue, start)
 		case "entityType":
-			return seen.first(1) && d.plainText(&e.EntityType)
+			ok = seen.first(1) && d.plainText(&e.EntityType)
+			d.addText(entityTypeValue, start)
 		case "entityContext":
-			return seen.first(2) && d.context(&e.EntityContext)
-		default:
-			return false
+			ok = seen.first(2) && d.context(&e.EntityContext)
+			hasShape = ok && d.addContext(e.EntityContext, start)
 		}
+		return ok
 	})
+	if hasShape {
+		d.endShape()
+	}
+	return ok
 }
 
 // names are the names that an object already had, one bit for each.
@@ -225,13 +241,30 @@ func (d *decoder) context(into *any) bool {
 			return false
 		}
 	}
+	*into = d.newObject(object)
+	return true
+}
+
+// newObject keeps an object.
+func (d *decoder) newObject(object eval.Object) *eval.Object {
 	if len(d.objects) == cap(d.objects) {
 		d.contexts += len(d.objects)
 		d.objects = make([]eval.Object, 0, d.expected(d.contexts+1)-d.contexts)
 	}
 	d.objects = append(d.objects, object)
-	*into = &d.objects[len(d.objects)-1]
-	return true
+	return &d.objects[len(d.objects)-1]
+}
+
+// newMembers returns n empty members.
+func (d *decoder) newMembers(n int) []eval.Member {
+	from := len(d.members)
+	if from+n > cap(d.members) {
+		d.properties += from
+		d.members = make([]eval.Member, 0, max(n, d.expected(d.properties+n)-d.properties))
+		from = 0
+	}
+	d.members = d.members[:from+n]
+	return d.members[from : from+n : from+n]
 }
 
 // addMember adds to the members that begin at the given index, and returns their new start.

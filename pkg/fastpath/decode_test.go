@@ -37,9 +37,10 @@ func TestForget(t *testing.T) {
 	var d decoder
 	const most = 1000
 	for _, n := range []int{100, 3, 200, 1} {
-		d.batch(batchOf(n))
+		// The last entity has the shape of the others up to its end.
+		d.batch(strings.Replace(batchOf(n), `}}],`, `}},{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":""},"x":0}],`, 1))
 		d.forget(most)
-		if d.text != "" || slices.ContainsFunc(d.entities[:cap(d.entities)], func(e eval.Entity) bool { return e != eval.Entity{} }) ||
+		if d.text != "" || d.shape.end != "" || slices.ContainsFunc(d.shape.parts[:cap(d.shape.parts)], func(p part) bool { return p != part{} }) || slices.ContainsFunc(d.entities[:cap(d.entities)], func(e eval.Entity) bool { return e != eval.Entity{} }) ||
 			slices.ContainsFunc(d.objects[:cap(d.objects)], func(o eval.Object) bool { return o.JSON != "" || o.Members != nil }) ||
 			slices.ContainsFunc(d.members[:cap(d.members)], func(m eval.Member) bool { return m != eval.Member{} }) {
 			t.Errorf("something is left of a batch of %d", n)
@@ -52,5 +53,22 @@ func TestForget(t *testing.T) {
 	d.forget(most)
 	if cap(d.entities) != 0 || cap(d.objects) != 0 || cap(d.members) != 0 {
 		t.Error("the memory of a large batch is kept")
+	}
+}
+
+// BenchmarkDecode reads a batch of 500 entities, whose values differ.
+func BenchmarkDecode(b *testing.B) {
+	var text strings.Builder
+	for i := range 500 {
+		fmt.Fprintf(&text, `,{"entityID":"user-%d","entityType":"user","entityContext":{"age":%d,"country":"%s"}}`, 1000+i, 20+i%50, []string{"FR", "DE"}[i%2])
+	}
+	body := `{"entities":[` + text.String()[1:] + `],"flagKeys":["bench"]}`
+	var d decoder
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := d.batch(body); !ok {
+			b.Fatal("not plain")
+		}
+		d.forget(maxPooledParts)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -331,6 +332,15 @@ func TestRejectedBatchesTakeTheFastPath(t *testing.T) {
 	}
 }
 
+// members returns n more members of a JSON object, sorted by name.
+func members(n int) string {
+	var list strings.Builder
+	for i := range n {
+		fmt.Fprintf(&list, `,"n%03d":%d`, i, i)
+	}
+	return list.String()
+}
+
 // keys returns n more keys of flags in a JSON list.
 func keys(n int) string {
 	var list strings.Builder
@@ -338,6 +348,63 @@ func keys(n int) string {
 		fmt.Fprintf(&list, `,"unknown-%d"`, i)
 	}
 	return list.String()
+}
+
+// Entities are read in two ways: by the shape of the entity before them, and without it.
+func TestEntitiesOfSimilarShapes(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	plain := []string{
+		`{}`,
+		`{"entityID":"a"}`,
+		`{"entityID":"a","entityType":"t"}`,
+		`{"entityType":"t","entityID":"b"}`,
+		`{ "entityID" : "a" , "entityType" : "t" }`,
+		`{"entityContext":null}`,
+		`{"entityContext":{}}`,
+		`{"entityContext":{"age":18}}`,
+		`{"entityContext":{"age":19e0}}`,
+		`{"entityContext":{"age":"x"}}`,
+		`{"entityContext":{"age":"\u003c"}}`,
+		`{"entityContext":{"age":[1, 2]}}`,
+		`{"entityContext": {"age":18}}`,
+		`{"entityContext":{"age": 18}}`,
+		`{"entityContext":{"age":18 }}`,
+		`{"entityContext":{"agee":18}}`,
+		`{"entityContext":{"age":18,"ok":true}}`,
+		`{"entityContext":{"ok":true,"age":18}}`,
+		`{"entityContext":{"age":18,"ok":false},"entityID":"a"}`,
+		`{"entityID":"a","entityContext":{"age":18,"ok":null},"entityType":"t"}`,
+		`{"entityID":"a","entityContext":{"age":{"a":1},"tags":["vip"]},"entityType":"t"}`,
+		`{"entityID":"b","entityContext":{"age":{"b":1,"a":2},"tags":[]},"entityType":"t"}`,
+		`{"entityID":"c","entityContext":{` + strings.Repeat(" ", 20) + `},"entityType":"t"}`,
+		`{"entityContext":{"a":0` + members(100) + `}}`,
+	}
+	odd := []string{
+		`null`,
+		`{"entityID":1}`,
+		`{"entityID":"a\n"}`,
+		`{"entityID":"a","entityType":2}`,
+		`{"entityID":"a","entityType":"t"`,
+		`{"entityID":"a","entityType":"t"}}`,
+		`{"entityID":"a","entityID":"b"}`,
+		`{"entityID":"a","unknown":"b"}`,
+		`{"entityContext":{"age":01}}`,
+		`{"entityContext":{"age":18}`,
+		`{"entityContext":{"age":18,"age":19}}`,
+		`{"entityContext":{"age":18,}}`,
+		`{"entityContext":{"age":tru}}`,
+		`{"entityContext":{"age":}}`,
+		`{"entityContext":{"age":18},"entityContext":{"age":18}}`,
+	}
+	for _, first := range plain {
+		for i, second := range slices.Concat(plain, odd) {
+			body := `{"entities":[` + first + `,` + second + `,` + second + `,` + first + `],"flagIDs":[1]}`
+			if got, fast := f.post(t, "/evaluation/batch", body); fast != (i < len(plain)) {
+				t.Errorf("%s: fast is %v, answer %v", body, fast, got)
+			}
+		}
+	}
 }
 
 func TestOddRequestsTakeTheGeneratedWay(t *testing.T) {
@@ -664,6 +731,7 @@ func FuzzLikeGenerated(f *testing.F) {
 	for _, test := range oddCases {
 		f.Add(test.path == "/evaluation/batch", test.body)
 	}
+	f.Add(true, `{"entities":[{"entityID":"a","entityContext":{"age":18,"ok":true},"entityType":"t"},{"entityID":"b","entityContext":{"age":"","ok":[]},"entityType":""}],"flagIDs":[1]}`)
 	fixture := setup(f, oddFlags())
 	f.Fuzz(func(t *testing.T, batch bool, body string) {
 		path := "/evaluation"
