@@ -2,7 +2,6 @@ package eval
 
 import (
 	"fmt"
-	"hash/crc32"
 	"strconv"
 	"strings"
 )
@@ -89,15 +88,8 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 	}
 }
 
-// bucket returns the entity's bucket from 0 to 999. It continues the checksum byte by byte, because crc32.Update
-// would copy the string to the heap.
-func (f *flag) bucket(entityID string) int {
-	sum := ^f.hash
-	for i := range len(entityID) {
-		sum = crc32.IEEETable[byte(sum)^entityID[i]] ^ sum>>8
-	}
-	return int(^sum % buckets)
-}
+// bucket returns the entity's bucket from 0 to 999.
+func (f *flag) bucket(entityID string) int { return int(checksum(f.hash, entityID) % buckets) }
 
 // matches reports whether all constraints hold. A constraint that cannot be evaluated does not hold; unevaluable
 // reports that the context was the cause, not the constraint itself.
