@@ -84,7 +84,7 @@ func TestFlags(t *testing.T) {
 	key, notes, yes := "renamed", "notes", true
 	ok(s.UpdateFlag(ctx, "ann", 1, store.FlagPatch{Key: &key, Notes: &notes, EntityType: &key, DataRecordsEnabled: &yes}))
 	ok(s.SetFlagEnabled(ctx, "ann", 1, true))
-	ok(s.CreateVariant(ctx, "ann", 1, "off", entity.Attachment{"color": "red"}))
+	ok(s.CreateVariant(ctx, "ann", 1, "off", `{"color":"red"}`))
 	ok(s.CreateSegment(ctx, "ann", 1, "second", 50))
 	ok(s.CreateConstraint(ctx, "ann", 1, 2, entity.Constraint{Property: "country", Operator: "EQ", Value: `"FR"`}))
 	ok(s.ReplaceDistributions(ctx, "ann", 1, 2, []entity.Distribution{{VariantID: 2, VariantKey: "off", Percent: 100}}))

@@ -1,25 +1,25 @@
 package entity
 
 import (
-	"bytes"
 	"encoding/json"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
 )
 
-// decodeObject decodes a JSON object, with numbers as json.Number, as a json.Decoder does. That one needs up to three times
-// the memory of the text in addition, for a buffer that doubles and the values. The values of this one are parts of the text.
-func decodeObject(text string, into *map[string]any) error {
-	if !json.Valid(unsafe.Slice(unsafe.StringData(text), len(text))) || strings.TrimLeft(text, space)[0] != '{' {
-		decoder := json.NewDecoder(bytes.NewReader([]byte(text))) // names the error, or accepts what follows the object
-		decoder.UseNumber()
-		return decoder.Decode(into)
+// DecodeJSON decodes JSON, with numbers as json.Number, as a json.Decoder does. It returns nil if the text is invalid. A
+// json.Decoder needs up to three times the memory of the text in addition, for a buffer that doubles and the values. The
+// values of DecodeJSON are parts of the text.
+func DecodeJSON(text string) any {
+	if !isValid(text) {
+		return nil
 	}
 	r := validReader{text: text}
-	*into = r.value().(map[string]any)
-	return nil
+	return r.value()
 }
+
+// isValid reports whether a text is one JSON value.
+func isValid(text string) bool { return json.Valid(unsafe.Slice(unsafe.StringData(text), len(text))) }
 
 // space is the white space of JSON.
 const space = " \t\r\n"
@@ -53,20 +53,25 @@ func (r *validReader) value() any {
 	case '"':
 		return r.string()
 	case 't':
-		r.at += len("true")
+		r.skipLiteral()
 		return true
 	case 'f':
-		r.at += len("false")
+		r.skipLiteral()
 		return false
 	case 'n':
-		r.at += len("null")
+		r.skipLiteral()
 		return nil
 	default:
 		start := r.at
-		for r.at < len(r.text) && strings.IndexByte("+-.0123456789eE", r.text[r.at]) >= 0 {
-			r.at++
-		}
+		r.skipLiteral()
 		return json.Number(r.text[start:r.at])
+	}
+}
+
+// skipLiteral skips a number, true, false or null.
+func (r *validReader) skipLiteral() {
+	for r.at < len(r.text) && strings.IndexByte(",]}"+space, r.text[r.at]) < 0 {
+		r.at++
 	}
 }
 
@@ -88,18 +93,53 @@ func (r *validReader) skip(c byte) {
 // string reads the next value, which is a string.
 func (r *validReader) string() string {
 	r.next()
-	start, plain := r.at, true
-	for r.at++; r.text[r.at] != '"'; r.at++ {
-		if r.text[r.at] == '\\' {
+	start := r.at
+	r.at, _, _ = stringEnd(r.text, start)
+	return decodedString(r.text[start:r.at])
+}
+
+// skipValue reads the next value without decoding it.
+func (r *validReader) skipValue() {
+	switch r.next() {
+	case '{', '[':
+		level := 0
+		for {
+			at, step := nextBracket(r.text, r.at)
+			r.at = at + 1
+			if level += step; level == 0 {
+				return
+			}
+		}
+	case '"':
+		r.at, _, _ = stringEnd(r.text, r.at)
+	default:
+		r.skipLiteral()
+	}
+}
+
+// stringEnd returns where the string ends that begins at a place of a valid text, after the quote. It reports whether it has
+// no escapes, and only ASCII.
+func stringEnd(text string, start int) (end int, plain, ascii bool) {
+	plain, ascii = true, true
+	for i := start + 1; ; i++ {
+		switch c := text[i]; {
+		case c == '"':
+			return i + 1, plain, ascii
+		case c == '\\':
 			plain = false
-			r.at++
+			i++
+		case c >= utf8.RuneSelf:
+			ascii = false
 		}
 	}
-	r.at++
-	if inner := r.text[start+1 : r.at-1]; plain && utf8.ValidString(inner) {
+}
+
+// decodedString decodes the JSON of a string.
+func decodedString(text string) string {
+	if inner := text[1 : len(text)-1]; strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
 		return inner
 	}
 	var decoded string
-	_ = json.Unmarshal([]byte(r.text[start:r.at]), &decoded) // never fails: it is valid
+	_ = json.Unmarshal([]byte(text), &decoded) // never fails: it is valid
 	return decoded
 }

@@ -3,8 +3,6 @@ package entity
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -39,7 +37,7 @@ type VariantDefinition struct {
 	// ID is 0 for a new variant.
 	ID  uint   `json:"id,omitempty"`
 	Key string `json:"key"`
-	// Attachment is nil to keep the variant's attachment; a new variant then gets an empty one.
+	// Attachment is empty to keep the variant's attachment; a new variant then gets {}.
 	Attachment Attachment `json:"attachment,omitempty"`
 }
 
@@ -361,7 +359,7 @@ func (c *definitionChecker) applyVariants(f *Flag, definitions []VariantDefiniti
 	have := byID(f.Variants, func(v *Variant) uint { return v.ID })
 	variants := make([]Variant, len(definitions))
 	for i, d := range definitions {
-		v := Variant{FlagID: f.ID, Attachment: Attachment{}}
+		v := Variant{FlagID: f.ID, Attachment: "{}"}
 		if d.ID != 0 {
 			known, ok := have[d.ID]
 			if !ok {
@@ -371,7 +369,7 @@ func (c *definitionChecker) applyVariants(f *Flag, definitions []VariantDefiniti
 			v = *known
 		}
 		v.Key = d.Key
-		if d.Attachment != nil {
+		if d.Attachment != "" {
 			v.Attachment = d.Attachment
 		}
 		variants[i] = v
@@ -507,9 +505,4 @@ func byID[T any](all []T, id func(*T) uint) map[uint]*T {
 		m[id(&all[i])] = &all[i]
 	}
 	return m
-}
-
-// SameAttachment reports whether two attachments are equal as JSON.
-func SameAttachment(a, b Attachment) bool {
-	return len(a) == 0 && len(b) == 0 && (a == nil) == (b == nil) || maps.EqualFunc(a, b, reflect.DeepEqual)
 }

@@ -12,14 +12,45 @@ const (
 
 // CheckDepth reports, as ErrInvalid, an attachment that nests deeper than MaxJSONDepth.
 func (a Attachment) CheckDepth() error {
-	if Deeper(map[string]any(a), MaxJSONDepth) {
+	if a.deeper(MaxJSONDepth) {
 		return Wrong("api.attachment.deep", "most", MaxJSONDepth)
 	}
 	return nil
 }
 
 // Cut reports whether the attachment has the maximum number of levels that are read, so that deeper ones are null.
-func (a Attachment) Cut() bool { return Deeper(map[string]any(a), maxReadDepth-2) }
+func (a Attachment) Cut() bool { return a.deeper(maxReadDepth - 2) }
+
+// deeper reports whether the attachment has more levels of objects and lists than the given number.
+func (a Attachment) deeper(levels int) bool {
+	level := 0
+	for at, step := nextBracket(a, 0); step != 0; at, step = nextBracket(a, at+1) {
+		if level += step; level > levels {
+			return true
+		}
+	}
+	return false
+}
+
+// nextBracket returns the place of the next bracket outside of strings, from a place outside of strings. step is 1 for a
+// bracket that opens, -1 for one that closes, and 0 if there is none.
+func nextBracket[T ~string | ~[]byte](text T, start int) (at, step int) {
+	for i := start; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			return i, 1
+		case '}', ']':
+			return i, -1
+		}
+	}
+	return len(text), 0
+}
 
 // Deeper reports whether a decoded JSON value has more levels of objects and lists than the given number.
 func Deeper(value any, levels int) bool {
@@ -63,22 +94,13 @@ const ByteOrderMark = "\xef\xbb\xbf"
 func Shallow[T string | []byte](text T) T {
 	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '"':
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			if level++; level == maxReadDepth+1 {
-				shallow = append(append(shallow, text[kept:i]...), "null"...)
-			}
-		case '}', ']':
-			if level--; level == maxReadDepth {
-				kept = i + 1
-			}
+	for at, step := nextBracket(text, 0); step != 0; at, step = nextBracket(text, at+1) {
+		level += step
+		switch {
+		case step > 0 && level == maxReadDepth+1:
+			shallow = append(append(shallow, text[kept:at]...), "null"...)
+		case step < 0 && level == maxReadDepth:
+			kept = at + 1
 		}
 	}
 	if shallow == nil || level > maxReadDepth { // the latter is not valid JSON

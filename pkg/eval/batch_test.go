@@ -93,7 +93,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	flags := taggedFlags(2)
 	for i := range flags {
 		for j := range flags[i].Variants {
-			flags[i].Variants[j].Attachment = entity.Attachment{"a": strings.Repeat("x", 2<<20)}
+			flags[i].Variants[j].Attachment = entity.Attachment(`{"a":"` + strings.Repeat("x", 2<<20) + `"}`)
 		}
 	}
 	service := setupWith(t, eval.Options{}, flags...).Service

@@ -108,7 +108,7 @@ func (c *comparison) on(t testing.TB, context map[string]any) {
 // objectOf gives a context as an Object, or nil if it is not like decoded JSON.
 func objectOf(context map[string]any) *Object {
 	text, err := entity.EncodeJSON(context)
-	if err != nil || !reflect.DeepEqual(decodeText(string(text)), any(context)) {
+	if err != nil || !reflect.DeepEqual(entity.DecodeJSON(string(text)), any(context)) {
 		return nil
 	}
 	o := &Object{JSON: string(text)}

@@ -134,7 +134,7 @@ type Result struct {
 	FlagSnapshotID int64
 	FlagTags       []string
 	// SegmentID, VariantID, VariantKey and VariantAttachment are set only if Reason is Matched. An exposure of a
-	// variant has VariantID and VariantKey. VariantAttachment belongs to the snapshot and must not be changed.
+	// variant has VariantID and VariantKey.
 	SegmentID         int64
 	VariantID         int64
 	VariantKey        string

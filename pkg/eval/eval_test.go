@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,7 +66,7 @@ func newFlag(id uint, segments ...entity.Segment) entity.Flag {
 		Model: entity.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true, DataRecordsEnabled: true, SnapshotID: 100 + id, Segments: segments,
 		Variants: []entity.Variant{
 			{Model: entity.Model{ID: 11}, Key: "control"},
-			{Model: entity.Model{ID: 12}, Key: "treatment", Attachment: entity.Attachment{"color": "blue"}},
+			{Model: entity.Model{ID: 12}, Key: "treatment", Attachment: `{"color":"blue"}`},
 			{Model: entity.Model{ID: 13}, Key: "third"},
 		},
 	}
@@ -365,7 +364,7 @@ func TestMatchedResult(t *testing.T) {
 	request := eval.Request{FlagKey: "flag-1", EntityID: "e", EntityType: "user", EntityContext: map[string]any{"x": "y"}, FlagTags: []string{"z"}, FlagTagsOperator: "ALL"}
 	want := &eval.Result{
 		Request: request, FlagID: 1, FlagKey: "flag-1", FlagSnapshotID: 101, FlagTags: []string{"b", "a"}, SegmentID: 6, VariantID: 12, VariantKey: "treatment",
-		VariantAttachment: entity.Attachment{"color": "blue"}, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: noon.UTC(),
+		VariantAttachment: `{"color":"blue"}`, Reason: eval.Matched, DataRecordsEnabled: true, Timestamp: noon.UTC(),
 	}
 	if diff := cmp.Diff(want, f.Evaluate(t.Context(), request), ignoreUnexported); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -663,7 +662,7 @@ func TestWith(t *testing.T) {
 	deleted := flag(2, "b")
 	deleted.DeletedAt.Valid = true
 	broken := flag(3, "broken")
-	broken.Variants[0].Attachment = entity.Attachment{"f": math.Inf(1)}
+	broken.Segments[0].Constraints = []entity.Constraint{{Property: "p", Operator: "EQ", Value: "("}}
 	before := []entity.Flag{flag(1, "a", "web"), flag(2, "b", "web", "app"), broken}
 	for _, tc := range []struct {
 		name    string

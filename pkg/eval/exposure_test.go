@@ -27,7 +27,7 @@ func exposureService(recording bool, limit int) (*eval.Service, *collector) {
 		{
 			Model: entity.Model{ID: 1}, Key: "first", SnapshotID: 7, DataRecordsEnabled: true, EntityType: "user",
 			Variants: []entity.Variant{
-				{Model: entity.Model{ID: 11}, Key: "on", Attachment: entity.Attachment{"a": true}},
+				{Model: entity.Model{ID: 11}, Key: "on", Attachment: `{"a":true}`},
 				{Model: entity.Model{ID: 12}, Key: "off"},
 			},
 			Tags: []entity.Tag{{Value: "web"}},

@@ -3,6 +3,8 @@ package eval
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 const (
@@ -47,7 +49,7 @@ func (s *scratch) keep() *known {
 func (k *known) member(name, raw string) any {
 	decoded, ok := k.members[name]
 	if !ok {
-		decoded = decodeText(raw)
+		decoded = entity.DecodeJSON(raw)
 		k.members[name] = decoded
 	}
 	return decoded

@@ -3,6 +3,7 @@ package eval
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -56,7 +57,7 @@ func liveBytes() int64 {
 
 func flagsWith(n int, of parts) []entity.Flag {
 	flags := make([]entity.Flag, n)
-	attachment := entity.Attachment{"color": "#1f6feb"}
+	attachment := entity.Attachment(`{"color":"#1f6feb"}`)
 	for i := range flags {
 		f := &flags[i]
 		*f = entity.Flag{
@@ -97,4 +98,43 @@ func TestSegmentsShareTheTextsOfTheirFlag(t *testing.T) {
 		t.Errorf("the compiled flag keeps %d bytes, want at most 8 MB", grown)
 	}
 	runtime.KeepAlive(snapshot)
+}
+
+// hostile are attachments that take many times the memory of their JSON when they are decoded, as other software may write them.
+func hostile(bytes int) map[string]string {
+	list := func(item string) string {
+		return `{"list": [` + strings.TrimSuffix(strings.Repeat(item+",", bytes/(len(item)+1)), ",") + `]}`
+	}
+	var names strings.Builder
+	for i := range bytes / len(`,"999999":1`) {
+		fmt.Fprintf(&names, `%s"%d":1`, ","[:min(i, 1)], 999_999-i)
+	}
+	return map[string]string{
+		"numbers": list("1"), "lists": list("[[]]"), "objects": list(`{"b":1,"a":2}`), "strings": list(`"x"`), "escapes": list(`"\u003c\u00e9\/"`),
+		"names": "{" + names.String() + "}", "string": list(`"` + strings.Repeat("x", bytes) + `"`),
+		"nested": `{"list":` + strings.Repeat("[", 99) + strings.Repeat("1,", bytes/2) + "1" + strings.Repeat("]", 99) + "}",
+	}
+}
+
+// TestAttachmentsTakeTheMemoryOfTheirJSON reads rows with attachments and compiles their flag. Decoded ones took up to 40 times
+// their JSON. It measures the heap, so it does not run beside others.
+func TestAttachmentsTakeTheMemoryOfTheirJSON(t *testing.T) {
+	const size, variants = 300_000, 4
+	for name, text := range hostile(size) {
+		column := []byte(text)
+		before := liveBytes()
+		flags := flagsWith(1, parts{variants: variants, segments: 3})
+		for i := range flags[0].Variants {
+			if err := flags[0].Variants[i].Attachment.Scan(column); err != nil {
+				t.Fatal(err)
+			}
+		}
+		snapshot := Compile(flags)
+		clear(flags)
+		grown, most := liveBytes()-before, int64(variants*len(text)*11/10+50_000)
+		if grown > most {
+			t.Errorf("%s: %d attachments of %d bytes take %d, want at most %d", name, variants, len(text), grown, most)
+		}
+		runtime.KeepAlive(snapshot)
+	}
 }

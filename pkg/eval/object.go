@@ -1,9 +1,10 @@
 package eval
 
 import (
-	"encoding/json"
 	"strconv"
 	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // Object is an entityContext whose values are still JSON text. Compared with a map[string]any, it saves decoding
@@ -26,7 +27,7 @@ func (o *Object) Get(name string) string { return o.find(name) }
 
 // decode returns the object as a map[string]any.
 func (o *Object) decode() map[string]any {
-	values, _ := decodeText(o.JSON).(map[string]any)
+	values, _ := entity.DecodeJSON(o.JSON).(map[string]any)
 	return values
 }
 
@@ -97,17 +98,6 @@ func (o *Object) find(name string) string {
 		}
 	}
 	return ""
-}
-
-// decodeText decodes JSON, and returns nil if it is invalid.
-func decodeText(text string) any {
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.UseNumber()
-	var decoded any
-	if decoder.Decode(&decoded) != nil {
-		return nil
-	}
-	return decoded
 }
 
 // properties is an entityContext that constraints can read, in one of its forms.

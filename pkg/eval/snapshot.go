@@ -109,14 +109,12 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	return index(compileFlags(flags, changed, patterns), s.maxPatterns)
 }
 
-// compileFlags appends the flags that are not deleted. Each flag is copied, so that none keeps the list in memory.
-// The sizes of their patterns add up to at most the given number.
+// compileFlags appends the flags that are not deleted. The sizes of their patterns add up to at most the given number.
 func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
 	known := knownConditions{}
 	for i := range flags {
 		if !flags[i].DeletedAt.Valid {
-			source := flags[i]
-			f := compileFlag(&source, patterns, known)
+			f := compileFlag(&flags[i], patterns, known)
 			patterns -= f.patterns
 			compiled = append(compiled, f)
 		}
@@ -168,7 +166,10 @@ func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition 
 	return compiled
 }
 
-func compileFlag(source *entity.Flag, patterns int, known knownConditions) *flag {
+// compileFlag compiles a copy of the flag, so that the flag does not keep its list in memory.
+func compileFlag(of *entity.Flag, patterns int, known knownConditions) *flag {
+	source := new(*of)
+	source.Variants = slices.Clone(source.Variants) // because shareEnd changes them
 	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
 	decimal := strconv.FormatInt(f.id, 10)
 	f.hash = crc32.ChecksumIEEE([]byte(decimal))
@@ -181,34 +182,29 @@ func compileFlag(source *entity.Flag, patterns int, known knownConditions) *flag
 	case len(source.Segments) == 0:
 		f.blank, f.message = NoSegments, "flagID "+decimal+" has no segments"
 	}
+	f.answerBytes = len(f.message)
+	variants := make(map[uint]*variant, len(source.Variants))
+	for i := range source.Variants {
+		v := &source.Variants[i]
+		if v.Attachment.Cut() {
+			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d (%s) nests some 1,000 levels or more: "+
+				"what is deeper is read as null; save it with at most %d levels", source.ID, source.Key, v.ID, v.Key, entity.MaxJSONDepth))
+		}
+		variants[v.ID] = &variant{Variant: v}
+		f.answerBytes = max(f.answerBytes, len(v.Attachment.JSON())+len(v.Key)+maxEndBytes)
+	}
 	f.values = ValuesOf(source)
 	for _, warning := range f.values.Warnings() {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s): %s", source.ID, source.Key, warning))
 	}
 	left := patterns
 	f.json = string(appendFlag(nil, f.id, source.Key, int64(source.SnapshotID), f.tags))
-	variants := make(map[uint]variant, len(source.Variants))
-	for i := range source.Variants {
-		v := &source.Variants[i]
-		encoded, err := variantEnd(v)
-		if err != nil {
-			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d: %w", source.ID, source.Key, v.ID, err))
-		}
-		if v.Attachment.Cut() {
-			f.problems = append(f.problems, fmt.Errorf("flag %d (%s): attachment of variant %d (%s) nests some 1,000 levels or more: "+
-				"what is deeper is read as null; save it with at most %d levels", source.ID, source.Key, v.ID, v.Key, entity.MaxJSONDepth))
-		}
-		variants[v.ID] = variant{v, encoded}
-	}
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
 		f.segments = append(f.segments, f.compileSegment(segment, variants, &left, known))
 	}
-	f.answerBytes = len(f.json) + len(source.EntityType) + len(f.message)
-	for _, v := range variants {
-		f.answerBytes = max(f.answerBytes, len(f.json)+len(source.EntityType)+len(v.end))
-	}
+	f.answerBytes += len(f.json) + len(source.EntityType)
 	for i := range f.segments {
 		s := &f.segments[i]
 		s.static = i == 0 && len(s.conditions) == 0 && !s.byBucket
@@ -222,7 +218,7 @@ func compileFlag(source *entity.Flag, patterns int, known knownConditions) *flag
 	return f
 }
 
-func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant, patterns *int, known knownConditions) segment {
+func (f *flag) compileSegment(source *entity.Segment, variants map[uint]*variant, patterns *int, known knownConditions) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
@@ -231,12 +227,14 @@ func (f *flag) compileSegment(source *entity.Segment, variants map[uint]variant,
 	middle := string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
-		v := variants[d.VariantID]
-		if v.Variant == nil && d.Percent > 0 {
+		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
+		given := share{bound: bound, middle: middle}
+		if v := variants[d.VariantID]; v != nil {
+			given.variant, given.end = v.Variant, v.shareEnd()
+		} else if d.Percent > 0 {
 			problem("distribution %d gives nothing: variant %d is not one of the flag", d.ID, d.VariantID)
 		}
-		bound += int(min(d.Percent, maxPercent)) * bucketsPerPercent
-		compiled.shares = append(compiled.shares, share{bound: bound, variant: v.Variant, middle: middle, end: v.end})
+		compiled.shares = append(compiled.shares, given)
 	}
 	compiled.byBucket = !compiled.uniform()
 	return compiled
@@ -286,28 +284,38 @@ func compileConstraints(constraints []entity.Constraint, patterns *int, known kn
 	return conditions
 }
 
-// variant is an entity.Variant with the end of an evalResult.
+// variant is an entity.Variant with the end of an evalResult, which is empty until it is needed.
 type variant struct {
 	*entity.Variant
 	end string
 }
 
-// variantEnd is the end of an evalResult, after the time. An attachment that cannot be encoded is null.
-func variantEnd(v *entity.Variant) (string, error) {
-	attachment, err := entity.EncodeJSON(v.Attachment)
-	if err != nil {
-		attachment = []byte("null")
+const (
+	attachmentName = `","variantAttachment":`
+	// maxEndBytes is the maximum length of the end of an evalResult without attachment and key.
+	maxEndBytes = len(attachmentName + `,"variantID":-9223372036854775808,"variantKey":""}`)
+)
+
+// shareEnd returns the end of an evalResult, after the time. It makes the attachment of the variant a part of it, so that
+// there is one copy of it in memory.
+func (v *variant) shareEnd() string {
+	if v.end != "" {
+		return v.end
 	}
-	const name = `","variantAttachment":`
+	attachment := v.Attachment.JSON()
 	rest := appendNumber([]byte{','}, `"variantID":`, int64(v.ID))
 	rest = appendText(rest, `"variantKey":`, v.Key)
 	rest[len(rest)-1] = '}'
 	var b strings.Builder
-	b.Grow(len(name) + len(attachment) + len(rest))
-	b.WriteString(name)
-	b.Write(attachment)
+	b.Grow(len(attachmentName) + len(attachment) + len(rest))
+	b.WriteString(attachmentName)
+	b.WriteString(attachment)
 	b.Write(rest)
-	return b.String(), err
+	v.end = b.String()
+	if v.Attachment != "" {
+		v.Attachment = entity.Attachment(v.end[len(attachmentName) : len(attachmentName)+len(attachment)])
+	}
+	return v.end
 }
 
 // sorted returns sorted pointers to the items of s, and does not change s.

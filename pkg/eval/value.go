@@ -66,8 +66,9 @@ type Values struct {
 type Value struct {
 	// JSON is the JSON of the value, or empty if the variant has no value, or one of another type than the flag.
 	JSON string
-	// Attached reports whether the value is the variant's whole attachment.
-	Attached bool
+	// Attachment is the variant's attachment for the metadata of a response. It is empty if the attachment has no more than the
+	// value, or more than 4 KiB.
+	Attachment entity.Attachment
 	// Err is why the variant cannot be parsed as the type of a tag.
 	Err error
 }
@@ -83,10 +84,10 @@ func ValuesOf(f *entity.Flag) *Values {
 		v.typeOfMembers(f.Variants)
 	case len(f.Variants) > 0 && !slices.ContainsFunc(f.Variants, func(x entity.Variant) bool {
 		_, isSwitch := switchOf(x.Key)
-		return !isSwitch || len(x.Attachment) > 0
+		return !isSwitch || x.Attachment.HasMembers()
 	}):
 		v.rule, v.Type = valueIsSwitch, ValueBoolean
-	case slices.ContainsFunc(f.Variants, func(x entity.Variant) bool { return len(x.Attachment) > 0 }):
+	case slices.ContainsFunc(f.Variants, func(x entity.Variant) bool { return x.Attachment.HasMembers() }):
 		v.rule, v.Type = valueIsAttachment, ValueObject
 	default:
 		v.rule, v.Type = valueIsKey, ValueString
@@ -165,8 +166,8 @@ func (v *Values) warn(format string, args ...any) {
 func (v *Values) typeOfMembers(variants []entity.Variant) {
 	var found []ValueType
 	for i := range variants {
-		value := variants[i].Attachment[valueMember]
-		if value == nil {
+		value := memberOf(&variants[i])
+		if value == "" {
 			continue
 		}
 		t := typeOfJSON(value)
@@ -192,31 +193,31 @@ func (v *Values) typeOfMembers(variants []entity.Variant) {
 	}
 }
 
-// typeOfJSON returns the type of a decoded value. Lists are objects, because OpenFeature calls every structure an
+// typeOfJSON returns the type of a value other than null. Lists are objects, because OpenFeature calls every structure an
 // object.
-func typeOfJSON(value any) ValueType {
-	switch x := value.(type) {
-	case bool:
+func typeOfJSON(value string) ValueType {
+	switch value[0] {
+	case 't', 'f':
 		return ValueBoolean
-	case string:
+	case '"':
 		return ValueString
-	case json.Number:
-		if strings.ContainsAny(x.String(), ".eE") {
-			return ValueFloat
-		}
-		return ValueInteger
-	case float64, float32:
-		return ValueFloat
-	case int, int64, uint, uint64:
-		return ValueInteger
-	default:
+	case '{', '[':
 		return ValueObject
 	}
+	if strings.ContainsAny(value, ".eE") {
+		return ValueFloat
+	}
+	return ValueInteger
 }
 
-func hasValueMember(x entity.Variant) bool {
-	_, ok := x.Attachment[valueMember]
-	return ok
+func hasValueMember(x entity.Variant) bool { return x.Attachment.Member(valueMember) != "" }
+
+// memberOf returns the JSON of the value member of the attachment, or an empty string if it is missing or null.
+func memberOf(variant *entity.Variant) string {
+	if value := variant.Attachment.Member(valueMember); value != "null" {
+		return value
+	}
+	return ""
 }
 
 // switchOf parses the key of a variant as a boolean.
@@ -231,39 +232,52 @@ func switchOf(key string) (on, ok bool) {
 	}
 }
 
+// maxMetadataBytes is the maximum length of an attachment in the metadata of a response.
+const maxMetadataBytes = 4 << 10
+
 // Of returns the value of a variant of the flag.
 func (v *Values) Of(variant *entity.Variant) Value {
+	value := v.of(variant)
+	if a := variant.Attachment; v.rule != valueIsAttachment && len(a) <= maxMetadataBytes && hasMore(a) {
+		value.Attachment = a
+	}
+	return value
+}
+
+// hasMore reports whether an attachment has other members than the value.
+func hasMore(a entity.Attachment) bool {
+	value := a.Member(valueMember)
+	return a.HasMembers() && (value == "" || len(a) > len(`{"":}`)+len(valueMember)+len(value))
+}
+
+func (v *Values) of(variant *entity.Variant) Value {
 	switch v.rule {
 	case valueIsAttachment:
-		if len(variant.Attachment) == 0 {
-			return Value{JSON: "{}", Attached: true}
+		if !variant.Attachment.HasMembers() {
+			return Value{JSON: "{}"}
 		}
-		return Value{JSON: jsonText(variant.Attachment), Attached: true}
+		return Value{JSON: variant.Attachment.JSON()}
 	case valueIsMember:
-		value := variant.Attachment[valueMember]
-		if value == nil {
-			return Value{}
+		value := memberOf(variant)
+		if value != "" && v.float && typeOfJSON(value) == ValueInteger {
+			value += ".0"
 		}
-		text := jsonText(value)
-		if v.float && typeOfJSON(value) == ValueInteger {
-			text += ".0"
-		}
-		return Value{JSON: text}
+		return Value{JSON: value}
 	case valueIsSwitch:
 		on, _ := switchOf(variant.Key)
 		return Value{JSON: strconv.FormatBool(on)}
 	case valueIsTagged:
 		return v.tagged(variant)
 	default:
-		return Value{JSON: jsonText(variant.Key)}
+		return Value{JSON: string(AppendString(nil, variant.Key))}
 	}
 }
 
 // tagged parses the attachment's member, or else the key, as the type of a tag.
 func (v *Values) tagged(variant *entity.Variant) Value {
-	value := variant.Attachment[valueMember]
-	if value == nil {
-		value = variant.Key
+	value := memberOf(variant)
+	if value == "" {
+		value = string(AppendString(nil, variant.Key))
 	}
 	if text, ok := readAs(v.Type, value); ok {
 		return Value{JSON: text}
@@ -271,25 +285,22 @@ func (v *Values) tagged(variant *entity.Variant) Value {
 	return Value{Err: fmt.Errorf("variant %s is not of type %s, which the tag %s%s demands", variant.Key, v.Type, valueTagPrefix, v.Type)}
 }
 
-// readAs returns the JSON of a value as a boolean, an integer or a float; numbers keep their notation.
-func readAs(t ValueType, value any) (text string, ok bool) {
-	if t == ValueBoolean {
-		switch x := value.(type) {
-		case bool:
-			return strconv.FormatBool(x), true
-		case string:
-			on, ok := switchOf(x)
-			return strconv.FormatBool(on), ok
-		default:
-			return "", false
-		}
+// readAs returns the JSON of a value as a boolean, an integer or a float, also of a string with one; numbers keep their
+// notation.
+func readAs(t ValueType, value string) (_ string, ok bool) {
+	found, text := typeOfJSON(value), value
+	if found == ValueString {
+		text, _ = entity.DecodeJSON(value).(string)
 	}
-	text, isText := value.(string)
-	if !isText {
-		if found := typeOfJSON(value); found != ValueInteger && found != ValueFloat {
-			return "", false
+	if t == ValueBoolean {
+		if found == ValueString {
+			on, ok := switchOf(text)
+			return strconv.FormatBool(on), ok
 		}
-		text = jsonText(value)
+		return text, found == ValueBoolean
+	}
+	if found == ValueBoolean || found == ValueObject {
+		return "", false
 	}
 	var number json.Number
 	if json.Unmarshal([]byte(text), &number) != nil || number.String() != text { // also accepts quoted numbers
@@ -304,13 +315,4 @@ func readAs(t ValueType, value any) (text string, ok bool) {
 		text += ".0"
 	}
 	return text, true
-}
-
-// jsonText returns the JSON of a value that was decoded from JSON, without HTML escapes.
-func jsonText(value any) string {
-	text, err := entity.EncodeJSON(value)
-	if err != nil {
-		return "null"
-	}
-	return string(text)
 }

@@ -18,7 +18,7 @@ func benchmarkFlag() entity.Flag {
 	for i, percent := range []uint{34, 33, 33} {
 		id := uint(i + 1)
 		f.Variants = append(f.Variants, entity.Variant{
-			Model: entity.Model{ID: id}, Key: fmt.Sprintf("variant_%d", id), Attachment: entity.Attachment{"color": "#1f6feb"},
+			Model: entity.Model{ID: id}, Key: fmt.Sprintf("variant_%d", id), Attachment: `{"color":"#1f6feb"}`,
 		})
 		distributions = append(distributions, entity.Distribution{VariantID: id, Percent: percent})
 	}

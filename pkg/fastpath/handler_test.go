@@ -203,7 +203,7 @@ func oddFlags() []entity.Flag {
 		{
 			Model: entity.Model{ID: 1}, Key: "on", Enabled: true, DataRecordsEnabled: true, SnapshotID: 7,
 			Tags:     []entity.Tag{{Value: "<a>"}, {Value: "b \"c\" \\ \xff"}},
-			Variants: variants(nil, entity.Attachment{"z": json.Number("12345678901234567890"), "a": []any{"<&>\u2029", nil, true}}),
+			Variants: variants("", `{"a":["<&>\u2029",null,true],"z":12345678901234567890}`),
 			Segments: []entity.Segment{
 				everyone(1, entity.Constraint{Property: "age", Operator: "GTE", Value: "18"}, entity.Constraint{Property: "tags", Operator: "CONTAINS", Value: `"vip"`}),
 				everyone(2, entity.Constraint{Property: "a.b", Operator: "EQ", Value: `"\\"`}),
@@ -215,7 +215,7 @@ func oddFlags() []entity.Flag {
 		{Model: entity.Model{ID: 3}, Key: "empty", Enabled: true, Tags: []entity.Tag{{Value: "t"}, {Value: "u"}}},
 		{
 			Model: entity.Model{ID: 4}, Enabled: true, EntityType: "device\u0001", Tags: []entity.Tag{{Value: "u"}},
-			Variants: variants(entity.Attachment{}), Segments: []entity.Segment{everyone(5)},
+			Variants: variants("{}"), Segments: []entity.Segment{everyone(5)},
 		},
 	}
 }
@@ -598,7 +598,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	flag.Segments = flag.Segments[:1]
 	flag.Segments[0].Constraints = nil
 	for i := range flag.Variants {
-		flag.Variants[i].Attachment = entity.Attachment{"text": strings.Repeat("x", 3<<20)}
+		flag.Variants[i].Attachment = entity.Attachment(`{"text":"` + strings.Repeat("x", 3<<20) + `"}`)
 	}
 	f := setup(t, []entity.Flag{flag})
 	for path, body := range map[string]string{

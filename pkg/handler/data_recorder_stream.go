@@ -109,8 +109,8 @@ const recordBytes = 900
 func recordSize(r *eval.Result) int {
 	size := recordBytes + 2*(len(r.Request.EntityID)+len(r.Request.EntityType)) + 3*len(r.FlagKey) + len(r.VariantKey) +
 		valueSize(r.Request.EntityContext) + tagsSize(r.FlagTags) + tagsSize(r.Request.FlagTags)
-	if r.VariantAttachment != nil {
-		size += valueSize(map[string]any(r.VariantAttachment))
+	if r.VariantAttachment != "" {
+		size += jsonSize(string(r.VariantAttachment))
 	}
 	for i := range r.SegmentLogs {
 		size += 80 + len(r.SegmentLogs[i].Message)
@@ -136,12 +136,15 @@ func escapes(s string) int {
 	return longer * (strings.Count(s, "<") + strings.Count(s, ">") + strings.Count(s, "&"))
 }
 
+// jsonSize estimates the memory of a JSON object.
+func jsonSize(text string) int { return 64 + 2*len(text) + escapes(text) }
+
 // valueSize estimates the memory of decoded JSON: two words per value, plus an overhead for
 // strings, maps and lists.
 func valueSize(value any) int {
 	switch v := value.(type) {
 	case *eval.Object:
-		return 64 + 2*len(v.JSON) + escapes(v.JSON)
+		return jsonSize(v.JSON)
 	case string:
 		return 32 + len(v) + escapes(v)
 	case json.Number:

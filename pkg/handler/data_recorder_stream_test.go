@@ -92,7 +92,7 @@ const kinds = 7
 // flags returns two flags with recorded evaluations.
 func flags() *eval.Snapshot {
 	variants := []entity.Variant{
-		{Model: entity.Model{ID: 5}, Key: "on", Attachment: entity.Attachment{"color": "#fff", "n": json.Number("1.0"), "text": "<&>\" é"}},
+		{Model: entity.Model{ID: 5}, Key: "on", Attachment: `{"color":"#fff","n":1.0,"text":"<&>\" é"}`},
 		{Model: entity.Model{ID: 6}, Key: "off"},
 	}
 	segment := func(id, variant, rollout uint, constraints ...entity.Constraint) entity.Segment {

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"encoding/json"
 	stderrors "errors"
 	"fmt"
 
@@ -51,7 +52,7 @@ func definitionModel(f *entity.Flag) *models.FlagDefinition {
 		SnapshotID: new(int64(d.SnapshotID)), Key: d.Key, Description: d.Description, Notes: d.Notes, EntityType: d.EntityType,
 		Enabled: d.Enabled, DataRecordsEnabled: d.DataRecordsEnabled, Tags: d.Tags,
 		Variants: mapAll(d.Variants, func(v *entity.VariantDefinition) *models.FlagDefinitionVariant {
-			return &models.FlagDefinitionVariant{ID: new(int64(v.ID)), Key: &v.Key, Attachment: v.Attachment}
+			return &models.FlagDefinitionVariant{ID: new(int64(v.ID)), Key: &v.Key, Attachment: json.RawMessage(v.Attachment.JSON())}
 		}),
 		Segments: mapAll(d.Segments, func(s *entity.SegmentDefinition) *models.FlagDefinitionSegment {
 			return &models.FlagDefinitionSegment{

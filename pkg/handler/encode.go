@@ -1,13 +1,8 @@
 package handler
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-openapi/strfmt"
@@ -105,7 +100,7 @@ func appendTagModel(b []byte, t *entity.Tag) []byte {
 }
 
 func appendVariantModel(b []byte, v *entity.Variant) []byte {
-	b = appendAttachment(append(b, `{"attachment":`...), v.Attachment)
+	b = append(append(b, `{"attachment":`...), v.Attachment.JSON()...)
 	b = append(b, ',')
 	b = appendOptionalID(b, v.ID)
 	b = eval.AppendString(append(b, `"key":`...), v.Key)
@@ -163,7 +158,7 @@ func appendVariantEntity(b []byte, v *entity.Variant) []byte {
 	b = appendModel(b, &v.Model)
 	b = appendNumber(append(b, `,"FlagID":`...), v.FlagID)
 	b = eval.AppendString(append(b, `,"Key":`...), v.Key)
-	b = appendAttachment(append(b, `,"Attachment":`...), v.Attachment)
+	b = append(append(b, `,"Attachment":`...), v.Attachment.JSON()...)
 	return append(b, '}')
 }
 
@@ -193,67 +188,6 @@ func appendTime(b []byte, t time.Time) []byte {
 		return append(b, '"')
 	}
 	return append(b[:start], "null"...)
-}
-
-// appendAttachment appends an attachment. All its values must come from JSON.
-func appendAttachment(b []byte, a entity.Attachment) []byte {
-	if a == nil {
-		return append(b, "null"...)
-	}
-	return appendObject(b, a)
-}
-
-func appendObject(b []byte, members map[string]any) []byte {
-	b = append(b, '{')
-	for i, name := range slices.Sorted(maps.Keys(members)) {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(eval.AppendString(b, name), ':')
-		b = appendValue(b, members[name])
-	}
-	return append(b, '}')
-}
-
-func appendValue(b []byte, value any) []byte {
-	switch v := value.(type) {
-	case nil:
-		return append(b, "null"...)
-	case bool:
-		return appendBool(b, v)
-	case string:
-		return eval.AppendString(b, v)
-	case json.Number:
-		if len(v) > 0 && strings.Trim(string(v), "0123456789") == "" {
-			return append(b, v...)
-		}
-	case map[string]any:
-		if v != nil {
-			return appendObject(b, v)
-		}
-	case []any:
-		if v != nil {
-			return appendElements(b, v)
-		}
-	}
-	var other bytes.Buffer
-	encoder := json.NewEncoder(&other)
-	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil { // a value that did not come from JSON
-		return append(b, "null"...)
-	}
-	return append(b, bytes.TrimSuffix(other.Bytes(), []byte("\n"))...)
-}
-
-func appendElements(b []byte, elements []any) []byte {
-	b = append(b, '[')
-	for i, element := range elements {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendValue(b, element)
-	}
-	return append(b, ']')
 }
 
 // appendList appends a list. A list without elements becomes [], even if it is nil.

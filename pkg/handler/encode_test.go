@@ -64,7 +64,9 @@ func fill(random *rand.Rand, v reflect.Value) {
 		return
 	case entity.Attachment:
 		if members, ok := randomValue(random, 3).(map[string]any); ok {
-			v.Set(reflect.ValueOf(entity.Attachment(members)))
+			text, _ := entity.EncodeJSON(members)
+			attachment, _ := entity.ParseAttachment(string(text))
+			v.Set(reflect.ValueOf(attachment))
 		}
 		return
 	case []*entity.Flag:

@@ -1,6 +1,8 @@
 package handler
 
 import (
+	"encoding/json"
+
 	"github.com/go-openapi/strfmt"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -67,25 +69,25 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 	}
 }
 
-// attachmentOf converts the free-form value of a request. An absent value and null both give nil.
-func attachmentOf(value any) (entity.Attachment, error) {
-	switch v := value.(type) {
-	case nil:
-		return nil, nil
-	case map[string]any:
-		return v, nil
-	default:
-		return nil, entity.Invalid("attachment must be a JSON object, such as {\"color\": \"red\"}; it is %s", jsonKind(v))
+// attachmentOf converts the free-form value of a request. An absent value and null both give an empty attachment.
+func attachmentOf(value json.RawMessage) (entity.Attachment, error) {
+	if len(value) == 0 {
+		return "", nil
 	}
+	if value[0] != '{' && value[0] != 'n' {
+		return "", entity.Invalid("attachment must be a JSON object, such as {\"color\": \"red\"}; it is %s", jsonKind(value[0]))
+	}
+	return entity.ParseAttachment(string(value))
 }
 
-func jsonKind(value any) string {
-	switch value.(type) {
-	case string:
+// jsonKind names the type of a JSON value by its first character.
+func jsonKind(first byte) string {
+	switch first {
+	case '"':
 		return "a string"
-	case []any:
+	case '[':
 		return "an array"
-	case bool:
+	case 't', 'f':
 		return "a boolean"
 	default:
 		return "a number"

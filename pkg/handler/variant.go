@@ -12,9 +12,9 @@ import (
 // VariantStore reads and changes the variants of flags.
 type VariantStore interface {
 	Variants(ctx context.Context, flagID int64) ([]entity.Variant, error)
-	// CreateVariant stores an empty attachment if attachment is nil.
+	// CreateVariant stores {} if attachment is empty.
 	CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
-	// UpdateVariant keeps the attachment if attachment is nil.
+	// UpdateVariant keeps the attachment if attachment is empty.
 	UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error)
 	DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -107,64 +106,24 @@ type Snapshot struct {
 }
 
 // ParseSnapshot decodes a row. Flag is nil if the row does not contain the JSON of a flag.
-func ParseSnapshot(row *entity.FlagSnapshot) Snapshot { return new(sharedAttachments).parse(row) }
-
-// parseBare is ParseSnapshot without the attachments of variants, which can take 20 times the memory of their text. It
-// does not detect an attachment that is no object.
-func parseBare(row *entity.FlagSnapshot) Snapshot {
-	return parseVariants(row, func(json.RawMessage) (entity.Attachment, error) { return nil, nil })
-}
-
-// sharedAttachments has the attachments of the snapshot that was parsed last by their JSON. Most snapshots have those of the
-// one before.
-type sharedAttachments struct{ last map[string]entity.Attachment }
-
-// parse is ParseSnapshot. Attachments that are equal to those of the snapshot before share memory.
-func (shared *sharedAttachments) parse(row *entity.FlagSnapshot) Snapshot {
-	these := map[string]entity.Attachment{}
-	s := parseVariants(row, func(text json.RawMessage) (entity.Attachment, error) {
-		a, ok := these[string(text)]
-		if !ok {
-			a, ok = shared.last[string(text)]
-		}
-		if !ok && len(text) > 0 {
-			if err := json.Unmarshal(text, &a); err != nil {
-				return nil, err
-			}
-		}
-		these[string(text)] = a
-		return a, nil
-	})
-	shared.last = these
+func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
+	s := Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy}
+	var flag entity.Flag
+	if decodeWhole(row.Flag, &flag) {
+		flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
+		s.Flag = &flag
+	}
 	return s
 }
 
-// parseVariants is ParseSnapshot with the attachments that decode returns.
-func parseVariants(row *entity.FlagSnapshot, decode func(json.RawMessage) (entity.Attachment, error)) Snapshot {
-	s := Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy}
-	var read struct {
-		entity.Flag
-		Variants []struct {
-			entity.Model
-			FlagID     uint
-			Key        string
-			Attachment json.RawMessage
+// parseBare is ParseSnapshot without the attachments of variants, which may have megabytes.
+func parseBare(row *entity.FlagSnapshot) Snapshot {
+	s := ParseSnapshot(row)
+	if s.Flag != nil {
+		for i := range s.Flag.Variants {
+			s.Flag.Variants[i].Attachment = ""
 		}
 	}
-	if !decodeWhole(row.Flag, &read) {
-		return s
-	}
-	flag := read.Flag
-	for i := range read.Variants {
-		v := &read.Variants[i]
-		attachment, err := decode(v.Attachment)
-		if err != nil {
-			return s
-		}
-		flag.Variants = append(flag.Variants, entity.Variant{Model: v.Model, FlagID: v.FlagID, Key: v.Key, Attachment: attachment})
-	}
-	s.Flag = &flag
-	s.Flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
 	return s
 }
 
@@ -454,16 +413,15 @@ func tagsText(tags []entity.Tag) string {
 	return strings.Join(values, ", ")
 }
 
-// attachmentText returns "" for an attachment without members, whether it is null or {}.
+// attachmentText returns "" for an attachment without members, whether it is null or {}. It escapes HTML, and truncates an
+// attachment that cut truncates as well.
 func attachmentText(a entity.Attachment) string {
-	if len(a) == 0 {
+	if !a.HasMembers() {
 		return ""
 	}
-	text, err := json.Marshal(a) // sorts the names
-	if err != nil {
-		return strconv.Quote(err.Error())
-	}
-	return string(text)
+	var escaped bytes.Buffer
+	json.HTMLEscape(&escaped, []byte(a[:min(len(a), maxCutBytes+1)]))
+	return escaped.String()
 }
 
 func onOff(b bool) string {

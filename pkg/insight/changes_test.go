@@ -31,7 +31,7 @@ func TestEveryKindOfChange(t *testing.T) {
 		}, insight.WhatVariantAdded, insight.AffectsNaming, `Variant "red" added`},
 		"variant removed": {func(f *entity.Flag) { f.Variants = f.Variants[:1] }, insight.WhatVariantRemoved, insight.AffectsNaming, `Variant "green" removed`},
 		"variant key":     {func(f *entity.Flag) { f.Variants[0].Key = "navy" }, insight.WhatVariantKey, insight.AffectsNaming, `Key of variant 61: "blue" to "navy"`},
-		"attachment":      {func(f *entity.Flag) { f.Variants[0].Attachment = entity.Attachment{"a": 1} }, insight.WhatAttachment, insight.AffectsNaming, `Attachment of variant "blue" changed`},
+		"attachment":      {func(f *entity.Flag) { f.Variants[0].Attachment = `{"a":1}` }, insight.WhatAttachment, insight.AffectsNaming, `Attachment of variant "blue" changed`},
 		"segment added": {func(f *entity.Flag) {
 			f.Segments = append(f.Segments, entity.Segment{Model: entity.Model{ID: 24}, Rank: 9, RolloutPercent: 5})
 		}, insight.WhatSegmentAdded, insight.AffectsAssignment, "Segment 24 added: everybody, rollout 5%, none"},

@@ -472,7 +472,6 @@ func (s *Service) changesWithin(ctx context.Context, t Timeline, from, to time.T
 func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]Change, error) {
 	changes := []Change{}
 	var before *Snapshot
-	var attachments sharedAttachments
 	for start := max(0, first-1); start < end; start += snapshotPage {
 		var ids []int64
 		for _, v := range t[start:min(end, start+snapshotPage)] {
@@ -483,7 +482,7 @@ func (s *Service) changesOf(ctx context.Context, t Timeline, first, end int) ([]
 			return nil, err
 		}
 		for i := range rows {
-			snapshot := attachments.parse(&rows[i])
+			snapshot := ParseSnapshot(&rows[i])
 			if start+i >= first || i >= len(ids) {
 				changes = append(changes, ChangeBetween(before, &snapshot, s.o.Refresh))
 			}

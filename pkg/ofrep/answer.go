@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -21,9 +22,6 @@ const (
 	codeFlagNotFound        = "FLAG_NOT_FOUND"
 	codeGeneral             = "GENERAL"
 )
-
-// maxAttachmentBytes is the maximum length of an attachment in the metadata.
-const maxAttachmentBytes = 4 << 10
 
 // answers are all possible responses about one flag, each from after the flag's key to the closing brace.
 type answers struct {
@@ -47,9 +45,10 @@ type answer struct {
 
 // texts are the parts of the responses with a variant that do not depend on the segment.
 type texts struct {
-	before, after string // the text of an answer
-	err           error  // the variant has no value of the flag's type
-	digest        [sha256.Size]byte
+	before, value, between string // in front of the text of an answer; the flag has the same copy of the value
+	after                  string // the text of an answer
+	err                    error  // the variant has no value of the flag's type
+	digest                 [sha256.Size]byte
 }
 
 func (a *answer) sign(name string) {
@@ -66,8 +65,10 @@ func (a *answer) appendTo(b []byte) []byte {
 	if a.given == nil {
 		return append(b, a.text...)
 	}
-	b = slices.Grow(b, len(a.given.before)+len(a.text)+len(a.given.after)) // a value may have megabytes
-	return append(append(append(b, a.given.before...), a.text...), a.given.after...)
+	given := a.given
+	b = slices.Grow(b, len(given.before)+len(given.value)+len(given.between)+len(a.text)+len(given.after)) // a value may have megabytes
+	b = append(append(append(b, given.before...), given.value...), given.between...)
+	return append(append(b, a.text...), given.after...)
 }
 
 // of returns the answer for a result of the flag.
@@ -143,24 +144,17 @@ func (w *answerWriter) textsOf(v *entity.Variant) *texts {
 	value := w.values.Of(v)
 	t := &texts{after: "}}", err: value.Err}
 	if value.JSON != "" && value.Err == nil {
-		t.before = `"value":` + value.JSON + `,`
+		t.before, t.value, t.between = `"value":`, value.JSON, ","
 	}
-	if !value.Attached && hasMoreThanValue(v.Attachment) {
-		if attachment := jsonOf(v.Attachment); len(attachment) <= maxAttachmentBytes {
-			t.after = `,"attachment":` + jsonOf(attachment) + t.after
-		}
+	if value.Attachment != "" {
+		t.after = `,"attachment":` + jsonOf(value.Attachment.JSON()) + t.after
 	}
-	t.digest = sha256.Sum256([]byte(t.before + t.after))
+	digest := sha256.New()
+	for _, text := range []string{t.before, t.value, t.between, t.after} {
+		_, _ = io.WriteString(digest, text) // never fails
+	}
+	digest.Sum(t.digest[:0])
 	return t
-}
-
-func hasMoreThanValue(a entity.Attachment) bool {
-	for name := range a {
-		if name != "value" {
-			return true
-		}
-	}
-	return false
 }
 
 // reason writes the part of an answer after the value, without the end of the metadata.

@@ -56,7 +56,7 @@ func (r *remote) evaluate(ctx context.Context, flag string, flat openfeature.Fla
 		resolved.detail.ResolutionError, resolved.detail.Reason = errorOf(answer.ErrorCode, answer.ErrorDetails), openfeature.ErrorReason
 		return resolved
 	}
-	resolved.value = decode(string(answer.Value))
+	resolved.value = valueOf(string(answer.Value))
 	return resolved
 }
 

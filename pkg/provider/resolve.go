@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
@@ -17,7 +16,7 @@ import (
 
 // resolution is a possible result of an evaluation, prepared once for each flag.
 type resolution struct {
-	value  any // bool, string, json.Number, map[string]any or []any; nil: the caller's default
+	value  any // bool, string, json.Number or structure; nil: the caller's default
 	detail openfeature.ProviderResolutionDetail
 	// key is what is counted, without outcome and asked; its flag is empty if nothing is counted.
 	key evallog.Key
@@ -54,9 +53,6 @@ func (r *resolutions) of(result *eval.Result) *resolution {
 	}
 }
 
-// maxAttachmentBytes is the maximum length of an attachment in the metadata.
-const maxAttachmentBytes = 4 << 10
-
 // resolutionsOf prepares a flag. Its resolutions are equal to OFREP's responses.
 func resolutionsOf(f eval.CompiledFlag) any {
 	source, values := f.Source(), f.Values()
@@ -74,11 +70,11 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	with := func(v *entity.Variant, reason string, extra openfeature.FlagMetadata) *resolution {
 		r := without(reason)
 		value := values.Of(v)
-		if text, ok := attachmentOf(v, value); ok {
+		if value.Attachment != "" {
 			if extra == nil {
 				extra = openfeature.FlagMetadata{}
 			}
-			extra["attachment"] = text
+			extra["attachment"] = value.Attachment.JSON()
 		}
 		r.detail.FlagMetadata, r.detail.Variant = metadata(extra), v.Key
 		if value.Err != nil {
@@ -86,7 +82,7 @@ func resolutionsOf(f eval.CompiledFlag) any {
 			r.detail.Variant = ""
 			return r
 		}
-		r.value = decode(value.JSON)
+		r.value = valueOf(value.JSON)
 		return r
 	}
 	rs := &resolutions{disabled: without(eval.OpenFeatureDisabled), nothing: without(eval.OpenFeatureDefault), keyMissing: without(eval.OpenFeatureError)}
@@ -119,30 +115,15 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	return rs
 }
 
-// attachmentOf returns the JSON of an attachment that contains more than the value.
-func attachmentOf(v *entity.Variant, value eval.Value) (string, bool) {
-	_, hasValue := v.Attachment["value"]
-	if value.Attached || len(v.Attachment) == 0 || hasValue && len(v.Attachment) == 1 {
-		return "", false
-	}
-	text := &strings.Builder{}
-	encoder := json.NewEncoder(text)
-	encoder.SetEscapeHTML(false)
-	if encoder.Encode(v.Attachment) != nil || text.Len() > maxAttachmentBytes+1 {
-		return "", false
-	}
-	return strings.TrimSuffix(text.String(), "\n"), true
-}
+// structure is the JSON of an object or a list. It is decoded for each caller, because it can take 30 times the memory then.
+type structure string
 
-// decode decodes the JSON of a value; it returns nil if there is none.
-func decode(text string) any {
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.UseNumber()
-	var value any
-	if decoder.Decode(&value) != nil {
-		return nil
+// valueOf returns the value of a resolution, or nil if the JSON is empty or null.
+func valueOf(text string) any {
+	if text != "" && (text[0] == '{' || text[0] == '[') {
+		return structure(text)
 	}
-	return value
+	return entity.DecodeJSON(text)
 }
 
 // evaluate returns the resolution of one evaluation, and what is counted for it, which is nothing
@@ -198,7 +179,7 @@ func readContext(flat openfeature.FlattenedContext, request *eval.Request) *reso
 			if err != nil {
 				return failed(openfeature.NewInvalidContextResolutionError("context is not JSON: " + err.Error()))
 			}
-			request.EntityContext = decode(string(text))
+			request.EntityContext = entity.DecodeJSON(string(text))
 			break
 		}
 	}
@@ -263,7 +244,7 @@ func (p *Provider) IntEvaluation(ctx context.Context, flag string, byDefault int
 // ObjectEvaluation implements openfeature.FeatureProvider. Objects and lists belong to the caller;
 // numbers are float64.
 func (p *Provider) ObjectEvaluation(ctx context.Context, flag string, byDefault any, flat openfeature.FlattenedContext) openfeature.InterfaceResolutionDetail {
-	return resolve(ctx, p, flag, byDefault, flat, func(value any) (any, bool) { return copied(value), true })
+	return resolve(ctx, p, flag, byDefault, flat, structured)
 }
 
 func as[T any](value any) (T, bool) {
@@ -289,25 +270,28 @@ func asInt(value any) (int64, bool) {
 	return i, err == nil
 }
 
-// copied returns a value that the caller may change.
-func copied(value any) any {
+// structured returns a value that the caller may change.
+func structured(value any) (any, bool) {
+	if text, ok := value.(structure); ok {
+		value = entity.DecodeJSON(string(text))
+	}
+	return withFloats(value), true
+}
+
+// withFloats replaces the numbers in a decoded value by float64.
+func withFloats(value any) any {
 	switch x := value.(type) {
 	case json.Number:
 		f, _ := x.Float64()
 		return f
 	case map[string]any:
-		m := make(map[string]any, len(x))
 		for name, member := range x {
-			m[name] = copied(member)
+			x[name] = withFloats(member)
 		}
-		return m
 	case []any:
-		list := make([]any, len(x))
 		for i, item := range x {
-			list[i] = copied(item)
+			x[i] = withFloats(item)
 		}
-		return list
-	default:
-		return value
 	}
+	return value
 }

@@ -32,7 +32,7 @@ type reading struct {
 	// place. If texts is nil, each row gets its own copy.
 	texts       map[string]string
 	attachments map[string]entity.Attachment
-	// bare omits attachments, which take many times the memory of their text.
+	// bare omits attachments, which may have megabytes.
 	bare bool
 	// owners are the owners whose parts are read, nil for all. Rows of other owners are skipped.
 	owners map[uint]struct{}
@@ -387,6 +387,10 @@ func (a *attachment) Scan(value any) error {
 	case string:
 		s = v
 	case []byte:
+		if known, ok := a.how.attachments[string(v)]; ok {
+			*a.into = known
+			return nil
+		}
 		s = string(v)
 	default:
 		return a.into.Scan(value)

@@ -195,9 +195,7 @@ func (w *definitionWriter) variants(before, after *entity.Flag) error {
 		}
 		columns := map[string]any{}
 		differ(columns, "key", known[v.ID].Key, v.Key)
-		if !entity.SameAttachment(known[v.ID].Attachment, v.Attachment) {
-			columns["attachment"] = v.Attachment
-		}
+		differ(columns, "attachment", known[v.ID].Attachment, v.Attachment)
 		if err := w.update(&entity.Variant{}, v.ID, columns); err != nil {
 			return err
 		}

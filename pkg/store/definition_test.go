@@ -20,7 +20,7 @@ func defined(t *testing.T, s *Store) *entity.Flag {
 	return must[*entity.Flag](t)(s.ReplaceDefinition(t.Context(), "ann", int64(created.ID), entity.Definition{
 		SnapshotID: created.SnapshotID,
 		Tags:       []string{"web", "ios"},
-		Variants:   []entity.VariantDefinition{{Key: "blue", Attachment: entity.Attachment{"n": "1"}}, {Key: "green"}},
+		Variants:   []entity.VariantDefinition{{Key: "blue", Attachment: `{"n":"1"}`}, {Key: "green"}},
 		Segments: []entity.SegmentDefinition{
 			{
 				Description: "France", RolloutPercent: 50,

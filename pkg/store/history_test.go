@@ -20,7 +20,7 @@ func TestStoredJSONIsShort(t *testing.T) {
 		f, err := s.CreateFlag(ctx, "ada", NewFlag{Key: "short", Description: "d", Template: "simple_boolean_flag"})
 		ok(t, err)
 		text := strings.Repeat("<&>", 5000)
-		attachment := entity.Attachment{"text": text}
+		attachment := entity.Attachment(`{"text":"` + text + `"}`)
 		f, err = s.ReplaceDefinition(ctx, "ada", int64(f.ID), entity.Definition{SnapshotID: f.SnapshotID, Notes: &text,
 			Variants: []entity.VariantDefinition{{ID: f.Variants[0].ID, Key: "on", Attachment: attachment}}})
 		ok(t, err)

@@ -350,7 +350,7 @@ func TestLongLists(t *testing.T) {
 		for i := range uint(number) {
 			flags = append(flags, entity.Flag{
 				Key: fmt.Sprint("k", i), Enabled: i%3 == 0,
-				Variants: []entity.Variant{{Key: "v", Attachment: entity.Attachment{"of": fmt.Sprint(i)}}},
+				Variants: []entity.Variant{{Key: "v", Attachment: entity.Attachment(fmt.Sprintf(`{"of":"%d"}`, i))}},
 			})
 			segments = append(segments, entity.Segment{
 				FlagID: number - i, Description: fmt.Sprint("s", i),
@@ -481,7 +481,7 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: fmt.Sprint("k", i)}))
 		}
 		const length = 20_000
-		large := entity.Attachment{"text": strings.Repeat("x", length)}
+		large := entity.Attachment(`{"text":"` + strings.Repeat("x", length) + `"}`)
 		for _, id := range []int64{2, 4} {
 			must[*entity.Tag](t)(s.CreateTag(ctx, "", id, "web"))
 			must[*entity.Variant](t)(s.CreateVariant(ctx, "", id, "v", large))
@@ -523,7 +523,7 @@ func TestOneFlagTakesSharedMemory(t *testing.T) {
 		s := setup(t, kind)
 		f := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "", NewFlag{Description: "large"}))
 		id := int64(f.ID)
-		v := must[*entity.Variant](t)(s.CreateVariant(t.Context(), "", id, "on", entity.Attachment{"a": strings.Repeat("x", 2*freeStateBytes)}))
+		v := must[*entity.Variant](t)(s.CreateVariant(t.Context(), "", id, "on", entity.Attachment(`{"a":"`+strings.Repeat("x", 2*freeStateBytes)+`"}`)))
 		before := must[*entity.Flag](t)(s.Flag(t.Context(), id))
 		memory := budget.NewMemory(1 << 20)
 		other, releaseOther := memory.Share(t.Context())
@@ -541,7 +541,7 @@ func TestOneFlagTakesSharedMemory(t *testing.T) {
 			{"constraints", func() error { _, err := s.Constraints(ctx, id, 1); return err }},
 			{"update", func() error { _, err := s.UpdateFlag(ctx, "", id, FlagPatch{Description: new("changed")}); return err }},
 			{"enable", func() error { _, err := s.SetFlagEnabled(ctx, "", id, true); return err }},
-			{"update variant", func() error { _, err := s.UpdateVariant(ctx, "", id, int64(v.ID), "off", nil); return err }},
+			{"update variant", func() error { _, err := s.UpdateVariant(ctx, "", id, int64(v.ID), "off", ""); return err }},
 			{"duplicate", func() error { _, err := s.DuplicateFlag(ctx, "", id, "copy", ""); return err }},
 			{"definition", func() error {
 				_, err := s.ReplaceDefinition(ctx, "", id, entity.Definition{SnapshotID: before.SnapshotID, Notes: new("changed")})

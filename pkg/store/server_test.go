@@ -81,9 +81,9 @@ func changeAnything(ctx context.Context, s *Store, random *rand.Rand, name strin
 	random.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	switch random.IntN(14) {
 	case 0:
-		_, err = s.CreateVariant(ctx, name, 1, name, entity.Attachment{"by": name})
+		_, err = s.CreateVariant(ctx, name, 1, name, entity.Attachment(`{"by":"`+name+`"}`))
 	case 1:
-		_, err = s.UpdateVariant(ctx, name, 1, variant, name, nil)
+		_, err = s.UpdateVariant(ctx, name, 1, variant, name, "")
 	case 2:
 		err = s.DeleteVariant(ctx, name, 1, variant)
 	case 3, 4:
@@ -155,7 +155,10 @@ func TestTextsThatAreTooLong(t *testing.T) {
 		}{
 			{func() error { _, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: &long}); return err }, "notes is too long for this database"},
 			{func() error { _, err := s.CreateFlag(ctx, "", NewFlag{Description: long}); return err }, "description is too long for this database"},
-			{func() error { _, err := s.CreateVariant(ctx, "", 1, "v", entity.Attachment{"a": long}); return err }, "attachment is too long for this database"},
+			{func() error {
+				_, err := s.CreateVariant(ctx, "", 1, "v", entity.Attachment(`{"a":"`+long+`"}`))
+				return err
+			}, "attachment is too long for this database"},
 			{func() error {
 				_, err := s.UpdateConstraint(ctx, "", 1, 1, 1, entity.Constraint{Property: "p", Operator: "EQ", Value: `"` + long + `"`})
 				return err

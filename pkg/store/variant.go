@@ -22,13 +22,13 @@ func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, e
 	return variants, nil
 }
 
-// CreateVariant adds a variant to a flag. If attachment is nil, the variant gets an empty one.
+// CreateVariant adds a variant to a flag. If attachment is empty, the variant gets {}.
 func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
 	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
 	}
-	if attachment == nil {
-		attachment = entity.Attachment{}
+	if attachment == "" {
+		attachment = "{}"
 	}
 	variant := &entity.Variant{Key: key, Attachment: attachment}
 	change := &entity.Change{Operation: entity.OperationCreate, Component: entity.ComponentVariant}
@@ -45,7 +45,7 @@ func (s *Store) CreateVariant(ctx context.Context, by string, flagID int64, key 
 }
 
 // UpdateVariant changes the key of a variant, also in the distributions that repeat it. It changes
-// the attachment unless that is nil.
+// the attachment unless that is empty.
 func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID int64, key string, attachment entity.Attachment) (*entity.Variant, error) {
 	if err := cmp.Or(entity.CheckKey(key), attachment.CheckDepth()); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 		}
 		variant.Key = key
 		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
-		if attachment != nil {
+		if attachment != "" {
 			variant.Attachment = attachment
 		}
 		return updateRow(tx, &entity.Variant{}, variant.ID, map[string]any{"key": variant.Key, "attachment": variant.Attachment})

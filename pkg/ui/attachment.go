@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 
@@ -22,20 +23,15 @@ const (
 	indentStep = 2
 )
 
-// attachmentText returns the JSON of an attachment, or an empty string if it has no members. Check its length first: indents
-// make nested lists up to 100 times as long.
+// attachmentText returns the JSON of an attachment with indents, or an empty string if it has no members. Check its length
+// first: indents make nested lists up to 100 times as long.
 func attachmentText(a entity.Attachment) string {
-	if len(a) == 0 {
+	if !a.HasMembers() {
 		return ""
 	}
-	var b strings.Builder
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", strings.Repeat(" ", indentStep))
-	if err := encoder.Encode(map[string]any(a)); err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(b.String(), "\n")
+	var b bytes.Buffer
+	_ = json.Indent(&b, []byte(a), "", strings.Repeat(" ", indentStep)) // never fails: it is valid
+	return b.String()
 }
 
 // attachmentPart is what remains of maxShownAttachments on a page that cannot change attachments.
@@ -49,7 +45,7 @@ func (c *texts) attachmentPart() *attachmentPart { return &attachmentPart{c, max
 // shown returns the text of an attachment. If it is too long, shown returns a sentence and false.
 func (p *attachmentPart) shown(a entity.Attachment) (text string, ok bool) {
 	most := min(maxShownAttachment, p.left)
-	after := afterIndented(map[string]any(a), 0, most)
+	after := afterIndented(a, most)
 	switch {
 	case after >= 0:
 		p.left -= most - after
@@ -65,7 +61,7 @@ func (p *attachmentPart) shown(a entity.Attachment) (text string, ok bool) {
 func isEditable(f *entity.Flag) bool {
 	left := maxEditedTexts - len(f.Key) - formBytes(f.Description) - formBytes(f.Notes)
 	for i := range f.Variants {
-		left = afterIndented(map[string]any(f.Variants[i].Attachment), 0, left-len(f.Variants[i].Key))
+		left = afterIndented(f.Variants[i].Attachment, left-len(f.Variants[i].Key))
 	}
 	for i := range f.Segments {
 		s := &f.Segments[i]
@@ -91,59 +87,53 @@ func (u *UI) checkEditable(f *entity.Flag) error {
 func formBytes(text string) int {
 	n := len(text)
 	for i := range len(text) {
-		switch c := text[i]; {
-		case c == '\r':
-			n--
-		case c == '"', c == '\'', c == '<', c == '>', c == '&', c == '+', c == '\\', c < ' ' && c != '\n' && c != '\t':
-			n += 2
-		}
+		n += moreBytes(text[i])
 	}
 	return n
 }
 
-// stringBytes returns the formBytes of a string as JSON.
-func stringBytes(text string) int {
-	n := formBytes(text) + formBytes(`""`) + 5*(strings.Count(text, "\u2028")+strings.Count(text, "\u2029"))
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c == '"', c == '\\', c == '\n', c == '\t':
-			n += 3
-		case c == '\r':
-			n += 4
-		case c < ' ':
-			n += 5
-		}
-	}
-	return n
-}
-
-// afterIndented returns how many of left bytes remain after the formBytes of a value in attachmentText. It stops below 0.
-func afterIndented(value any, indent, left int) int {
-	inner := len("\n,") + indent + indentStep
-	switch v := value.(type) {
-	case map[string]any:
-		left -= len("{\n}") + indent
-		for name, member := range v {
-			if left < 0 {
-				break
-			}
-			left = afterIndented(member, indent+indentStep, left-inner-stringBytes(name)-len(": "))
-		}
-		return left
-	case []any:
-		left -= len("[\n]") + indent
-		for _, item := range v {
-			if left < 0 {
-				break
-			}
-			left = afterIndented(item, indent+indentStep, left-inner)
-		}
-		return left
-	case string:
-		return left - stringBytes(v)
-	case json.Number:
-		return left - len(v)
+// moreBytes returns what formBytes counts for a character in addition to its length.
+func moreBytes(c byte) int {
+	switch {
+	case c == '\r':
+		return -1
+	case c == '"', c == '\'', c == '<', c == '>', c == '&', c == '+', c == '\\', c < ' ' && c != '\n' && c != '\t':
+		return 2
 	default:
-		return left - len("false")
+		return 0
 	}
+}
+
+// afterIndented returns how many of left bytes remain after the formBytes of attachmentText. It stops below 0.
+func afterIndented(a entity.Attachment, left int) int {
+	if !a.HasMembers() {
+		return left
+	}
+	inString, line := false, len("\n")
+	for i := 0; i < len(a) && left >= 0; i++ {
+		c := a[i]
+		left -= 1 + moreBytes(c)
+		switch {
+		case inString && c == '\\':
+			i++
+			left -= 1 + moreBytes(a[i])
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == ':':
+			left-- // a space
+		case c == ',':
+			left -= line
+		case (c == '{' || c == '[') && a[i+1] == c+2: // the closing one
+			i++
+			left--
+		case c == '{', c == '[':
+			line += indentStep
+			left -= line
+		case c == '}', c == ']':
+			line -= indentStep
+			left -= line
+		}
+	}
+	return left
 }

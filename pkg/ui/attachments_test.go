@@ -110,7 +110,7 @@ func TestHistoryShowsChangedAttachments(t *testing.T) {
 	f := setup(t)
 	after := *f.flags[f.full]
 	after.Variants = append([]entity.Variant(nil), after.Variants...)
-	after.Variants[0].Attachment = entity.Attachment{"color": "#000", "more": strings.Repeat("é", 3000)}
+	after.Variants[0].Attachment = entity.Attachment(`{"color":"#000","more":"` + strings.Repeat("é", 3000) + `"}`)
 	f.flags[f.full] = &after
 	f.record(&after, "ada@example.com")
 	a := f.ask(t, http.MethodGet, "/ui/flags/1/history", nil)

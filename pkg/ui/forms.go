@@ -434,7 +434,7 @@ func (d *form) placed(field string) string {
 func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	source = strings.TrimPrefix(source, entity.ByteOrderMark)
 	if strings.TrimSpace(source) == "" {
-		return entity.Attachment{}, nil
+		return "{}", nil
 	}
 	var a entity.Attachment
 	err := json.Unmarshal([]byte(source), &a)
@@ -443,11 +443,11 @@ func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	switch {
 	case errors.As(err, &syntax):
 		line, column := position(source, int(syntax.Offset))
-		return nil, errors.New(text.plain("edit.err.json", "line", line, "column", column, "why", syntax.Error()))
-	case errors.As(err, &kind), err == nil && a == nil:
-		return nil, errors.New(text.plain("edit.err.object", "example", `{"country": "FR"}`))
+		return "", errors.New(text.plain("edit.err.json", "line", line, "column", column, "why", syntax.Error()))
+	case errors.As(err, &kind), err == nil && a == "":
+		return "", errors.New(text.plain("edit.err.object", "example", `{"country": "FR"}`))
 	case err != nil:
-		return nil, errors.New(text.plain("edit.err.json", "line", 1, "column", 1, "why", err.Error()))
+		return "", errors.New(text.plain("edit.err.json", "line", 1, "column", 1, "why", err.Error()))
 	}
 	return a, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
 const (
@@ -178,8 +179,11 @@ func (u *UI) version(row *entity.FlagSnapshot) (*entity.Flag, []string) {
 	d.SnapshotID = 0
 	part := u.text.attachmentPart()
 	for i := range d.Variants {
-		if text, ok := part.shown(d.Variants[i].Attachment); !ok {
-			d.Variants[i].Attachment = entity.Attachment{"…": text}
+		a := &d.Variants[i].Attachment
+		if text, ok := part.shown(*a); !ok {
+			*a = entity.Attachment(eval.AppendString([]byte(`{"…":`), text)) + "}"
+		} else if !a.HasMembers() {
+			*a = ""
 		}
 	}
 	var b strings.Builder

@@ -288,7 +288,7 @@ func typedFlag(base *entity.Flag, d entity.Definition) *entity.Flag {
 	for i, v := range d.Variants {
 		f.Variants[i] = entity.Variant{Key: v.Key, Attachment: v.Attachment}
 		f.Variants[i].ID = v.ID
-		if v.Attachment == nil {
+		if v.Attachment == "" {
 			if at := slices.IndexFunc(base.Variants, func(o entity.Variant) bool { return o.ID == v.ID }); at >= 0 {
 				f.Variants[i].Attachment = base.Variants[at].Attachment
 			}

@@ -164,7 +164,7 @@ func (m *memory) CreateFlag(_ context.Context, by, key, description string, bool
 	f := &entity.Flag{Key: key, Description: description, CreatedBy: by}
 	f.ID, f.CreatedAt = m.id(), m.now
 	if boolean {
-		v := entity.Variant{Key: "on", Attachment: entity.Attachment{}}
+		v := entity.Variant{Key: "on", Attachment: "{}"}
 		v.ID = m.id()
 		s := entity.Segment{RolloutPercent: 100, Distributions: []entity.Distribution{{VariantID: v.ID, VariantKey: "on", Percent: 100}}}
 		s.ID = m.id()
@@ -274,7 +274,7 @@ func setup(t testing.TB, change ...func(*ui.Options)) *fixture {
 	notes := "Decide on **7 February**. ![plan](https://example.com/plan.png) <b onclick=x>raw</b> [x](javascript:alert(1))"
 	_, err = m.ReplaceDefinition(ctx, "grace@example.com", int64(created.ID), entity.Definition{
 		SnapshotID: created.SnapshotID, Enabled: &on, DataRecordsEnabled: &on, Notes: &notes, Tags: []string{"web", "ios"},
-		Variants: []entity.VariantDefinition{{Key: "blue", Attachment: entity.Attachment{"color": "#2f74c9"}}, {Key: "green"}},
+		Variants: []entity.VariantDefinition{{Key: "blue", Attachment: `{"color":"#2f74c9"}`}, {Key: "green"}},
 		Segments: []entity.SegmentDefinition{
 			{
 				Description: "Adults in France", RolloutPercent: 50,

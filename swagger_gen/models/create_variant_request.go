@@ -4,6 +4,7 @@ package models
 
 import (
 	"context"
+	jsonext "encoding/json"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -19,7 +20,7 @@ type CreateVariantRequest struct {
 	// A JSON object that evaluations return with the variant. Default: an empty object. A string,
 	// number or list returns 400.
 	// Example: {"color":"#1f6feb"}
-	Attachment any `json:"attachment,omitempty"`
+	Attachment jsonext.RawMessage `json:"attachment,omitempty"`
 
 	// Name of the variant for programs. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.` and
 	// `:`.

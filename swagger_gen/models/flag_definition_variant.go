@@ -4,6 +4,7 @@ package models
 
 import (
 	"context"
+	jsonext "encoding/json"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -20,7 +21,7 @@ type FlagDefinitionVariant struct {
 	// JSON object that clients get with the variant. If it is omitted, it stays as it is. The
 	// default for a new variant is an empty object.
 	// Example: {"color":"#2f74c9"}
-	Attachment any `json:"attachment,omitempty"`
+	Attachment jsonext.RawMessage `json:"attachment,omitempty"`
 
 	// ID of a variant of the flag; omitted for a new one.
 	// Example: 61

@@ -4,6 +4,7 @@ package models
 
 import (
 	"context"
+	jsonext "encoding/json"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/strfmt"
@@ -19,7 +20,7 @@ type PutVariantRequest struct {
 	// A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,
 	// number or list returns 400.
 	// Example: {"color":"#0969da"}
-	Attachment any `json:"attachment,omitempty"`
+	Attachment jsonext.RawMessage `json:"attachment,omitempty"`
 
 	// Name of the variant for programs. At most 63 ASCII letters, digits, `_`, `-`, `/`, `.` and
 	// `:`.

@@ -5198,6 +5198,16 @@ func init() {
         "attachment": {
           "description": "A JSON object that evaluations return with the variant. Default: an empty object. A string,\nnumber or list returns 400.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#1f6feb"
           }
@@ -8844,6 +8854,16 @@ func init() {
         "attachment": {
           "description": "JSON object that clients get with the variant. If it is omitted, it stays as it is. The\ndefault for a new variant is an empty object.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#2f74c9"
           }
@@ -9212,6 +9232,16 @@ func init() {
         "attachment": {
           "description": "A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,\nnumber or list returns 400.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#0969da"
           }
@@ -14864,6 +14894,16 @@ func init() {
         "attachment": {
           "description": "A JSON object that evaluations return with the variant. Default: an empty object. A string,\nnumber or list returns 400.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#1f6feb"
           }
@@ -18510,6 +18550,16 @@ func init() {
         "attachment": {
           "description": "JSON object that clients get with the variant. If it is omitted, it stays as it is. The\ndefault for a new variant is an empty object.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#2f74c9"
           }
@@ -18878,6 +18928,16 @@ func init() {
         "attachment": {
           "description": "A JSON object that replaces the attachment. If it is omitted, the attachment stays. A string,\nnumber or list returns 400.",
           "type": "object",
+          "x-go-type": {
+            "hints": {
+              "kind": "object",
+              "noValidation": true
+            },
+            "import": {
+              "package": "encoding/json"
+            },
+            "type": "RawMessage"
+          },
           "example": {
             "color": "#0969da"
           }
