@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"text/tabwriter"
 	"time"
 )
@@ -23,6 +24,10 @@ const (
 	MaxPeakBytes = 400 << 20
 	// MaxP99 is the limit of the latency of 99 % of honest requests.
 	MaxP99 = 50 * time.Millisecond
+	// maxOthersCPU is the share of the machine's CPU time that other programs have on a machine with nothing else to do. With a
+	// larger one, the latency of the case says little about the server, and the case runs again, up to maxRuns times in total.
+	maxOthersCPU = 0.05
+	maxRuns      = 4
 )
 
 // Options configures what to attack and for how long.
@@ -52,11 +57,15 @@ type Result struct {
 	// ServerCPU and AttackerCPU are the CPU times of the server and of this process during the case. They share the
 	// machine: if attackers use more CPU, the latency says little about the server.
 	ServerCPU, AttackerCPU time.Duration
+	// OthersCPU is the share of the machine's CPU time that other programs used during the case, from 0 to 1.
+	OthersCPU float64
 	// Statuses counts the responses to the attack by status. "cut" counts requests without a
 	// response.
 	Statuses map[string]int
 	// Restarted is true if the server ended during the case.
 	Restarted bool
+	// Runs is how often the case ran. The result is that of the last run, with the largest PeakBytes.
+	Runs int
 	// Note contains other measurements of the case.
 	Note string
 	// Err is the reason why the case could not run, or a fault that it found.
@@ -107,13 +116,30 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		if o.Only != "" && o.Only != c.name {
 			continue
 		}
-		// Memory that a case leaves behind must not count for the next case.
-		if err := t.restart(ctx); err != nil {
+		result, err := t.runQuietly(ctx, c)
+		if err != nil {
 			return results, fmt.Errorf("start the server for %q: %w", c.name, err)
 		}
-		results = append(results, t.runCase(ctx, c))
+		results = append(results, result)
 	}
 	return results, ctx.Err()
+}
+
+// runQuietly runs a case again if its latency is too long while other programs used the machine.
+func (t *target) runQuietly(ctx context.Context, c attackCase) (Result, error) {
+	var all Result
+	for run := 1; ; run++ {
+		// Memory that a case leaves behind must not count for the next case, and a case does not start on its own flags.
+		if err := t.restartWith(ctx, run > 1); err != nil {
+			return all, err
+		}
+		result := t.runCase(ctx, c)
+		result.PeakBytes, result.Runs, result.Restarted = max(result.PeakBytes, all.PeakBytes), run, result.Restarted || all.Restarted
+		all = result
+		if run == maxRuns || result.Err != nil || result.P99 <= MaxP99 || result.OthersCPU <= maxOthersCPU {
+			return all, nil
+		}
+	}
 }
 
 // runCase runs one case while the honest client runs.
@@ -122,18 +148,23 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 	ctx, cancel := context.WithTimeout(ctx, t.options.CaseTimeout)
 	defer cancel()
 	t.statuses.reset()
-	t.note = ""
+	t.note, t.began = "", time.Now()
 	t.peak.Store(0)
 	t.serverCPU = 0
 	attackersBefore := ownCPU()
+	busyBefore, err := machineCPU()
+	if result.Err = err; err != nil {
+		return result
+	}
 	if result.Err = t.resetPeak(); result.Err != nil {
 		return result
 	}
 	if result.Err = t.startClient(ctx); result.Err != nil {
 		return result
 	}
-	err := c.run(ctx, t)
-	latency, clientErr := t.client.stop()
+	err = c.run(ctx, t)
+	client := t.client
+	latency, clientErr := client.stop()
 	t.client = nil
 	result.Latency, result.Err = latency, errors.Join(err, clientErr)
 	if t.ended() {
@@ -142,6 +173,10 @@ func (t *target) runCase(ctx context.Context, c attackCase) Result {
 		result.Err = errors.Join(result.Err, err)
 	}
 	result.ServerCPU, result.AttackerCPU = t.serverCPU, ownCPU()-attackersBefore
+	busy, cpuErr := machineCPU()
+	result.Err = errors.Join(result.Err, cpuErr)
+	others := busy - busyBefore - result.ServerCPU - result.AttackerCPU - client.cpu()
+	result.OthersCPU = max(0, others.Seconds()/time.Since(t.began).Seconds()/float64(runtime.NumCPU()))
 	result.PeakBytes, result.Statuses, result.Note = t.peak.Load(), t.statuses.all(), t.note
 	return result
 }
@@ -157,14 +192,14 @@ func (t *target) startClient(ctx context.Context) (err error) {
 // Print writes a table of results.
 func Print(out io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tserver CPU\tattackers' CPU\tanswered\tfailed\trestarts\tstatuses\tnote")
+	_, _ = fmt.Fprintln(table, "case\tpeak MB\thonest p50\tp99\tserver CPU\tattackers' CPU\tothers' CPU\truns\tanswered\tfailed\trestarts\tstatuses\tnote")
 	for _, r := range results {
 		restarts := 0
 		if r.Restarted {
 			restarts = 1
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
-			r.P99.Round(10*time.Microsecond), r.ServerCPU.Round(10*time.Millisecond), r.AttackerCPU.Round(10*time.Millisecond), r.Answered, r.Failed, restarts, r.Statuses, r.Note)
+		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%.0f %%\t%d\t%d\t%d\t%d\t%v\t%s\n", r.Name, r.PeakBytes>>20, r.P50.Round(10*time.Microsecond),
+			r.P99.Round(10*time.Microsecond), r.ServerCPU.Round(10*time.Millisecond), r.AttackerCPU.Round(10*time.Millisecond), 100*r.OthersCPU, r.Runs, r.Answered, r.Failed, restarts, r.Statuses, r.Note)
 	}
 	return table.Flush()
 }

@@ -63,6 +63,16 @@ func (t *target) n(all, few int) int {
 
 // atOnce calls f with 0 to n-1, in that many workers, until ctx ends.
 func atOnce(ctx context.Context, n, workers int, f func(i int)) {
+	calls(ctx, workers, func(i int) bool { return i < n }, f)
+}
+
+// flood is atOnce, and goes on with n and more until the case has lasted so long that its percentiles mean something.
+func (t *target) flood(ctx context.Context, n, workers int, f func(i int)) {
+	calls(ctx, workers, func(i int) bool { return i < n || time.Since(t.began) < t.atLeast() }, f)
+}
+
+// calls calls f with 0, 1 and so on, in that many workers, as long as more returns true, until ctx ends.
+func calls(ctx context.Context, workers int, more func(i int) bool, f func(i int)) {
 	next := make(chan int)
 	var group sync.WaitGroup
 	for range workers {
@@ -72,15 +82,15 @@ func atOnce(ctx context.Context, n, workers int, f func(i int)) {
 			}
 		})
 	}
-	for i := range n {
-		if ctx.Err() != nil {
-			break
-		}
+	for i := 0; ctx.Err() == nil && more(i); i++ {
 		next <- i
 	}
 	close(next)
 	group.Wait()
 }
+
+// atLeast returns how long a case lasts at least. The honest client then sends some 300 requests.
+func (t *target) atLeast() time.Duration { return time.Duration(t.n(3000, 500)) * time.Millisecond }
 
 // pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
@@ -92,7 +102,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // baseline runs the honest client alone.
 func baseline(ctx context.Context, t *target) error {
-	pause(ctx, time.Duration(t.n(3000, 500))*time.Millisecond)
+	pause(ctx, t.atLeast())
 	return nil
 }
 
@@ -105,7 +115,7 @@ func longContext(ctx context.Context, t *target) error {
 		fmt.Fprintf(&body, `%s"unknown-%d"`, comma(i), i)
 	}
 	body.WriteString("]}")
-	atOnce(ctx, t.n(40, 8), 8, func(int) {
+	t.flood(ctx, t.n(40, 8), 8, func(int) {
 		t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(body.String()))
 	})
 	return nil
@@ -115,7 +125,7 @@ func longContext(ctx context.Context, t *target) error {
 func repeatedTags(ctx context.Context, t *target) error {
 	tags := strings.Repeat(`"t",`, 200_000)
 	body := `{"entities":[{"entityID":"1"}],"flagTags":[` + tags + `"t"]}`
-	atOnce(ctx, t.n(40, 8), 8, func(int) {
+	t.flood(ctx, t.n(40, 8), 8, func(int) {
 		t.attack(ctx, http.MethodPost, "/evaluation/batch", []byte(body))
 	})
 	return nil
@@ -128,7 +138,7 @@ func tagsInQuery(ctx context.Context, t *target) error {
 		fmt.Fprintf(&tags, "%st%d", comma(i), i)
 	}
 	paths := []string{"/flags?tags=", "/export/eval_cache/json?tags=", "/export/eval_cache/json?keys=", "/evaluation/batch?entityId=1&flagTag="}
-	atOnce(ctx, t.n(40, 8), 8, func(i int) {
+	t.flood(ctx, t.n(40, 8), 8, func(i int) {
 		t.attack(ctx, http.MethodGet, paths[i%len(paths)]+tags.String(), nil)
 	})
 	return nil
@@ -199,7 +209,7 @@ func slowPattern(ctx context.Context, t *target) error {
 	}
 	pause(ctx, time.Second) // until the flag is reloaded
 	body := fmt.Appendf(nil, `{"flagKey":"slow-pattern","entityID":"1","entityContext":{"x":%q}}`, strings.Repeat("a", 8<<10))
-	atOnce(ctx, t.n(40, 8), 4, func(int) { t.attack(ctx, http.MethodPost, "/evaluation", body) })
+	t.flood(ctx, t.n(40, 8), 4, func(int) { t.attack(ctx, http.MethodPost, "/evaluation", body) })
 	return nil
 }
 
@@ -256,7 +266,7 @@ func hangingWebhook(ctx context.Context, t *target) error {
 	path := fmt.Sprintf("/flags/%d", f.ID)
 	body := fmt.Appendf(nil, `{"key":"large","attachment":{"a":%q}}`, strings.Repeat("x", t.n(1_000_000, 300_000)))
 	t.attack(ctx, http.MethodPost, path+"/variants", body)
-	atOnce(ctx, t.n(100, 20), 2, func(i int) {
+	t.flood(ctx, t.n(100, 20), 2, func(i int) {
 		t.attack(ctx, http.MethodPut, path, fmt.Appendf(nil, `{"description":"change %d"}`, i))
 	})
 	return nil
@@ -275,7 +285,7 @@ func largeHistory(ctx context.Context, t *target) error {
 			return err
 		}
 	}
-	atOnce(ctx, t.n(8, 4), 4, func(int) {
+	t.flood(ctx, t.n(8, 4), 4, func(int) {
 		t.attack(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/snapshots", f.ID), nil)
 	})
 	return nil
@@ -311,7 +321,7 @@ func refusedCounts(ctx context.Context, t *target) error {
 	body.WriteString("]}")
 	before := t.size(databaseName) + t.size(databaseName+"-wal")
 	n := t.n(1000, 100)
-	atOnce(ctx, n, 4, func(i int) {
+	t.flood(ctx, n, 4, func(i int) {
 		t.attack(ctx, http.MethodPost, "/datar/evaluations", []byte(body.String()), "Idempotency-Key", fmt.Sprintf("refused-%d", i))
 	})
 	t.note = fmt.Sprintf("%.1f MB sent, database grew by %.1f MB", megabytes(int64(n*body.Len())),
@@ -358,7 +368,7 @@ func largeTries(ctx context.Context, t *target) error {
 	}
 	within := tryBody(1000, t.n(300, 50))
 	draft := []byte(`{"draft":` + draftOf(9000) + `}`)
-	atOnce(ctx, t.n(24, 6), 6, func(i int) {
+	t.flood(ctx, t.n(24, 6), 6, func(i int) {
 		if i%3 == 2 {
 			t.attack(ctx, http.MethodPost, fmt.Sprintf("/datar/flags/%d/forecast", f.ID), draft)
 			return
@@ -372,7 +382,7 @@ func largeTries(ctx context.Context, t *target) error {
 func largeContexts(ctx context.Context, t *target) error {
 	values := `["x"` + strings.Repeat(",{}", 340_000) + `]`
 	bodies := []string{`{"context":{"targetingKey":"1","x":` + values + `}}`, `{"x":` + values + `,"context":{"targetingKey":"1"}}`}
-	atOnce(ctx, t.n(100, 20), 50, func(i int) {
+	t.flood(ctx, t.n(100, 20), 50, func(i int) {
 		t.attackOFREP(ctx, []string{"", "/" + t.honestFlag.Key}[i%2], bodies[i/2%2])
 	})
 	return nil
@@ -439,7 +449,7 @@ func longLists(ctx context.Context, t *target) error {
 	}
 	pause(ctx, 500*time.Millisecond) // until the flag is reloaded
 	lists := []string{"[" + strings.Repeat("1,", 30_000) + "1]", "[" + strings.Repeat(`"x",`, 15_000) + `"x"]`, `"` + strings.Repeat(`\"`, 30_000) + `"`}
-	atOnce(ctx, t.n(200, 20), 8, func(i int) {
+	t.flood(ctx, t.n(200, 20), 8, func(i int) {
 		list := lists[i%len(lists)]
 		if i%2 == 0 {
 			t.attackOFREP(ctx, "/long-lists", `{"context":{"targetingKey":"1","x":`+list+`}}`)
@@ -522,7 +532,7 @@ func longTexts(ctx context.Context, t *target) error {
 		t.api + fmt.Sprintf("/datar%s/series?by=segment&bucket=hour&format=csv&from=%s", path, from), t.api + "/datar/states?format=csv",
 	}
 	form := []byte("whole=1&do=review&key=k&v.0.key=" + strings.Repeat(`"`, 7_000_000))
-	atOnce(ctx, t.n(80, 20), 2, func(i int) {
+	t.flood(ctx, t.n(80, 20), 2, func(i int) {
 		if i%10 < len(requests) {
 			t.attackURL(ctx, http.MethodGet, requests[i%10], nil)
 			return

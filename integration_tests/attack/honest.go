@@ -131,6 +131,15 @@ type client struct {
 	in   io.WriteCloser
 	out  bytes.Buffer
 	wait func() error
+	cmd  *exec.Cmd // nil if it runs in this process
+}
+
+// cpu returns the CPU time of a client that has stopped, if it had a process of its own.
+func (c *client) cpu() time.Duration {
+	if c.cmd == nil {
+		return 0
+	}
+	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
 }
 
 // startHonest runs Honest until stop is called: as the command, or in this process if there is none.
@@ -149,7 +158,7 @@ func startHonest(ctx context.Context, command []string, flagKey string) (*client
 	if c.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	c.wait = cmd.Wait
+	c.wait, c.cmd = cmd.Wait, cmd
 	return c, cmd.Start()
 }
 

@@ -47,6 +47,7 @@ type target struct {
 	statuses   statuses
 	peak       atomic.Int64 // bytes of resident memory since the start of the case, over all its processes
 	note       string
+	began      time.Time // the case
 
 	serverCPU  time.Duration // since the start of the case, over all its processes
 	countedCPU time.Duration // of the current process, in serverCPU or before the case
@@ -121,10 +122,39 @@ func (t *target) stop() error {
 
 // restart kills the server and starts it again on the same database.
 func (t *target) restart(ctx context.Context) error {
+	t.kill()
+	return t.start(ctx)
+}
+
+// restartWith is restart, and saves the database, or restores the one that the last call saved.
+func (t *target) restartWith(ctx context.Context, restore bool) error {
+	t.kill()
+	saved := filepath.Join(t.options.Dir, "saved")
+	from, to := t.options.Dir, saved
+	if restore {
+		from, to = to, from
+	}
+	err := os.MkdirAll(saved, 0o700)
+	for _, name := range []string{databaseName, databaseName + "-wal"} {
+		err = errors.Join(err, replace(filepath.Join(to, name), filepath.Join(from, name)))
+	}
+	return errors.Join(err, t.start(ctx))
+}
+
+// replace makes a file a copy of another, or removes it if there is no other.
+func replace(file, other string) error {
+	content, err := os.ReadFile(other) //nolint:gosec // the paths are not a client's
+	if errors.Is(err, os.ErrNotExist) {
+		return os.RemoveAll(file)
+	}
+	return errors.Join(err, os.WriteFile(file, content, 0o600))
+}
+
+// kill kills the server.
+func (t *target) kill() {
 	_ = t.notePeak()         // fails only if the server has ended
 	_ = t.cmd.Process.Kill() // fails only if the server has ended
 	<-t.done
-	return t.start(ctx)
 }
 
 // ended reports whether the process has ended.
@@ -167,9 +197,11 @@ func (t *target) resetPeak() error {
 	return os.WriteFile(t.proc("clear_refs"), []byte("5"), 0o200)
 }
 
+// clockTick is the unit of CPU times that Linux reports.
+const clockTick = 10 * time.Millisecond
+
 // cpu returns the CPU time of the current process.
 func (t *target) cpu() (time.Duration, error) {
-	const tick = 10 * time.Millisecond // Linux reports hundredths of a second
 	stat, err := os.ReadFile(t.proc("stat"))
 	if err != nil {
 		return 0, err
@@ -181,7 +213,19 @@ func (t *target) cpu() (time.Duration, error) {
 	}
 	user, userErr := strconv.ParseInt(fields[11], 10, 64)
 	system, systemErr := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * tick, errors.Join(userErr, systemErr)
+	return time.Duration(user+system) * clockTick, errors.Join(userErr, systemErr)
+}
+
+// machineCPU returns the CPU time that all programs have used since the machine started, and the time that its host withheld.
+func machineCPU() (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	var user, nice, system, idle, wait, irq, softirq, steal int64
+	_, err = fmt.Sscanf(line, "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &wait, &irq, &softirq, &steal)
+	return time.Duration(user+nice+system+steal) * clockTick, err
 }
 
 // ownCPU returns the CPU time of this process, which runs all clients.
