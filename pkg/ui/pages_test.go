@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -291,6 +292,29 @@ func TestOtherOriginsCannotPost(t *testing.T) {
 	}
 	if f.writes != 0 {
 		t.Errorf("%d changes were made", f.writes)
+	}
+}
+
+// TestOnlyFormsAreRead checks that other bodies get a short text instead of a page, for all methods that can change something.
+func TestOnlyFormsAreRead(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	for _, target := range []string{"/ui/new", "/ui/flags/1/enabled", "/ui/flags", "/ui/nothing"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+			for _, kind := range []string{"application/json", "text/plain", ""} {
+				a := f.ask(t, method, target, url.Values{"key": {"new"}, "snapshot": {"2"}, "enabled": {"false"}}, "Content-Type", kind)
+				if a.status != http.StatusUnsupportedMediaType || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") ||
+					!strings.Contains(a.body, strconv.Quote(kind)) || !strings.Contains(a.body, "application/x-www-form-urlencoded") {
+					t.Errorf("%s %s as %q: %d %s", method, target, kind, a.status, a.body)
+				}
+			}
+		}
+	}
+	if f.writes != 0 {
+		t.Errorf("%d changes were made", f.writes)
+	}
+	if a := f.ask(t, http.MethodPost, "/ui/preferences", url.Values{"theme": {"dark"}}, "Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"); a.status != http.StatusSeeOther {
+		t.Errorf("a form with a charset: %d", a.status)
 	}
 }
 

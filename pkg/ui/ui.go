@@ -12,6 +12,7 @@ import (
 	"html/template"
 	"io/fs"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -294,8 +295,25 @@ func (u *UI) routes() http.Handler {
 	mux.HandleFunc("GET /ui", func(rw http.ResponseWriter, _ *http.Request) { seeOther(rw, "ui/") })
 	mux.HandleFunc("GET /static/ui/{hash}/{file...}", u.static)
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) { u.fail(rw, r, errNoPage) })
-	return http.NewCrossOriginProtection().Handler(mux)
+	return http.NewCrossOriginProtection().Handler(formsOnly(mux))
 }
+
+// formsOnly refuses what no browser sends: a request with another method than GET and HEAD that is not a form. Its error is no page,
+// because it takes far longer to render, and nobody would see it.
+func formsOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != formType {
+				http.Error(rw, fmt.Sprintf("the Content-Type is %.100q; pages accept GET, HEAD and forms of type %s", r.Header.Get("Content-Type"), formType),
+					http.StatusUnsupportedMediaType)
+				return
+			}
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+const formType = "application/x-www-form-urlencoded"
 
 // seeOther responds to a form. The location is relative, so that it works behind any prefix.
 func seeOther(rw http.ResponseWriter, location string) {
