@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -35,6 +36,20 @@ func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = appendOptionalText(b, `"updatedBy":`, f.UpdatedBy)
 	b = appendList(append(b, `"variants":`...), f.Variants, appendVariantModel)
 	return append(b, '}')
+}
+
+// encodeSnapshots encodes a history. A large one waits for its turn.
+func (h *Handler) encodeSnapshots(ctx context.Context, snapshots []entity.FlagSnapshot) ([]byte, error) {
+	size := 0
+	for i := range snapshots {
+		size += len(snapshots[i].Flag)
+	}
+	turn, err := h.turns.TakeFor(ctx, size)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.End()
+	return appendSnapshots(make([]byte, 0, size), snapshots)
 }
 
 // appendSnapshots appends a history. It returns an error if the stored flag of a snapshot is

@@ -2,12 +2,17 @@ package handler
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -152,4 +157,42 @@ func BenchmarkEncodeFlag(b *testing.B) {
 			b.SetBytes(int64(len(buffer)))
 		})
 	}
+}
+
+// TestLargeHistoriesTakeTurns checks that a large history is encoded in turn, until the client leaves.
+func TestLargeHistoriesTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := &Handler{turns: budget.NewTurns(1)}
+		if err := h.turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		small, large := []entity.FlagSnapshot{{Flag: []byte(`{"Notes":"x"}`)}}, []entity.FlagSnapshot{{Flag: []byte(`{"Notes":"` + strings.Repeat("x", budget.LargeBytes) + `"}`)}}
+		if body, err := h.encodeSnapshots(t.Context(), small); err != nil || !bytes.Contains(body, []byte(`"notes":"x"`)) {
+			t.Errorf("a small history: %s, %v", body, err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		encoded := make(chan error, 2)
+		encode := func(ctx context.Context) {
+			_, err := h.encodeSnapshots(ctx, large)
+			encoded <- err
+		}
+		go encode(ctx)
+		if synctest.Wait(); len(encoded) != 0 {
+			t.Error("a large history does not wait")
+		}
+		leave()
+		if err := <-encoded; !errors.Is(err, context.Canceled) {
+			t.Errorf("the client left: %v", err)
+		}
+		go encode(t.Context())
+		synctest.Wait()
+		h.turns.Release()
+		if err := <-encoded; err != nil {
+			t.Error(err)
+		}
+		if err := h.turns.Take(t.Context()); err != nil { // so the turn has ended
+			t.Error(err)
+		}
+	})
 }

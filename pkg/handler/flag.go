@@ -181,7 +181,7 @@ func (h *Handler) GetFlagSnapshots(p flagapi.GetFlagSnapshotsParams) middleware.
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
 			return
 		}
-		body, err := appendSnapshots(nil, snapshots)
+		body, err := h.encodeSnapshots(p.HTTPRequest.Context(), snapshots)
 		if err != nil {
 			h.fail(p.HTTPRequest, err).WriteResponse(rw, producer)
 			return

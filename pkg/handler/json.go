@@ -26,12 +26,12 @@ func jsonConsumer(turns budget.Turns) runtime.Consumer {
 	})
 }
 
-// inTurn limits how many large bodies are decoded in parallel. It reads a body before it waits,
+// inTurn limits how many bodies that take long are decoded in parallel. It reads a body before it waits,
 // because a client may send slowly.
 func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
 		body, err := io.ReadAll(r)
-		if len(body) > budget.LargeBytes {
+		if budget.Weight(body) > budget.LargeBytes {
 			// Memory bounds the number of waiting bodies, so the wait is short.
 			if err := turns.Take(context.Background()); err != nil {
 				return err

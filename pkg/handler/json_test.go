@@ -35,6 +35,10 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 		if got := decode(strings.NewReader(`{"text":"x"}`)); len(got) != 1 || <-got != nil {
 			t.Error("a small body waits")
 		}
+		many := decode(strings.NewReader(`{"rows":[` + strings.Repeat("{},", 1000) + `{}]}`))
+		if len(many) != 0 {
+			t.Error("a small body with many values does not wait")
+		}
 		if _, err := io.WriteString(sent, large); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +47,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 			t.Error("a large body does not wait")
 		}
 		turns.Release()
-		if err := <-slow; err != nil {
+		if err := errors.Join(<-slow, <-many); err != nil {
 			t.Error(err)
 		}
 	})
