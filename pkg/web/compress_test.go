@@ -1,0 +1,85 @@
+package web
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// parts records what is written at once.
+type parts struct {
+	http.ResponseWriter
+	sizes []int
+	fail  error
+}
+
+func (p *parts) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p *parts) Write(b []byte) (int, error) {
+	p.sizes = append(p.sizes, len(b))
+	if p.fail != nil {
+		return 1, p.fail
+	}
+	return p.ResponseWriter.Write(b)
+}
+
+// TestLongResponsesAreWrittenInParts checks that other goroutines can run between parts of a long response, however it is
+// written, and that nothing is lost.
+func TestLongResponsesAreWrittenInParts(t *testing.T) {
+	t.Parallel()
+	const whole = 3*yieldBytes + 1
+	for name, each := range map[string]int{"at once": whole, "by one byte less than a part": yieldBytes - 1, "by a part": yieldBytes, "by 1,000 bytes": 1000} {
+		recorder := httptest.NewRecorder()
+		out := &parts{ResponseWriter: recorder}
+		yielding(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			for rest := strings.Repeat("x", whole); rest != ""; {
+				part := rest[:min(each, len(rest))]
+				if n, err := io.WriteString(rw, part); n != len(part) || err != nil {
+					t.Errorf("%s: %d bytes of %d are written: %v", name, n, len(part), err)
+				}
+				rest = rest[len(part):]
+			}
+			if err := http.NewResponseController(rw).Flush(); err != nil {
+				t.Errorf("%s: flush: %v", name, err)
+			}
+		})).ServeHTTP(out, nil)
+		if recorder.Body.Len() != whole || !recorder.Flushed {
+			t.Errorf("%s: %d bytes, flushed: %t", name, recorder.Body.Len(), recorder.Flushed)
+		}
+		for _, size := range out.sizes {
+			if size > yieldBytes {
+				t.Errorf("%s: a part of %d bytes", name, size)
+			}
+		}
+	}
+	broken := &parts{fail: errors.New("broken")}
+	if n, err := (&yieldingWriter{ResponseWriter: broken}).Write(make([]byte, whole)); n != 1 || !errors.Is(err, broken.fail) || len(broken.sizes) != 1 {
+		t.Errorf("a write that fails: %d, %v, %d parts", n, err, len(broken.sizes))
+	}
+}
+
+// TestLongResponsesAreCompressed checks a response that is longer than a part.
+func TestLongResponsesAreCompressed(t *testing.T) {
+	t.Parallel()
+	wrap, err := NewGzip()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("0123456789"), yieldBytes)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.Header.Set("Accept-Encoding", "gzip")
+	rw := httptest.NewRecorder()
+	wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(want) })).ServeHTTP(rw, r)
+	reader, err := gzip.NewReader(rw.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, want) || rw.Header().Get("Content-Encoding") != "gzip" {
+		t.Errorf("%d bytes of %d: %v", len(got), len(want), err)
+	}
+}
