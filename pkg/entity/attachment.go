@@ -14,16 +14,21 @@ import (
 // served as null. Use ParseAttachment for JSON that can have another form.
 type Attachment string
 
-// ParseAttachment returns the attachment of a JSON object or null.
-func ParseAttachment(text string) (Attachment, error) {
-	if !isValid(text) {
-		var value json.RawMessage
-		decoder := json.NewDecoder(strings.NewReader(text)) // names the error, or accepts what follows the value
-		if err := decoder.Decode(&value); err != nil {
-			return "", err
-		}
-		text = string(value)
+// ParseAttachment returns the attachment of a JSON object or null that a client sends. The error matches ErrInvalid if it nests
+// deeper than MaxJSONDepth. Otherwise it is that of json.Unmarshal.
+func ParseAttachment(text string) (a Attachment, err error) {
+	// An object in the wrong order is copied once for each level around it, so the depth is checked first.
+	if err := Attachment(text).CheckDepth(); err != nil {
+		return "", err
 	}
+	if !isValid(text) {
+		return "", json.Unmarshal([]byte(text), &a) // names the error
+	}
+	return attachmentOf(text)
+}
+
+// attachmentOf returns the attachment of a JSON object or null, which must be valid JSON.
+func attachmentOf(text string) (Attachment, error) {
 	text = strings.Trim(text, space)
 	if text[0] != '{' {
 		var object map[string]any // null, or an error that names the type
@@ -32,8 +37,9 @@ func ParseAttachment(text string) (Attachment, error) {
 	return Attachment(canonical(text)), nil
 }
 
-// Scan parses the JSON of a database column; NULL and an empty string give an empty Attachment. See Shallow.
-func (a *Attachment) Scan(value any) error {
+// Scan parses the JSON of a database column; NULL and an empty string give an empty Attachment. See Shallow. What follows the
+// object is omitted.
+func (a *Attachment) Scan(value any) (err error) {
 	var text string
 	switch v := value.(type) {
 	case nil:
@@ -48,11 +54,17 @@ func (a *Attachment) Scan(value any) error {
 	if len(text) == 0 {
 		return nil
 	}
-	parsed, err := ParseAttachment(Shallow(text))
-	if err != nil {
+	text = Shallow(text)
+	if !isValid(text) {
+		var object json.RawMessage
+		if err := json.NewDecoder(strings.NewReader(text)).Decode(&object); err != nil {
+			return fmt.Errorf("scan attachment: %w", err)
+		}
+		text = string(object)
+	}
+	if *a, err = attachmentOf(text); err != nil {
 		return fmt.Errorf("scan attachment: %w", err)
 	}
-	*a = parsed
 	return nil
 }
 
@@ -100,7 +112,7 @@ func (a Attachment) MarshalJSON() ([]byte, error) { return []byte(a.JSON()), nil
 
 // UnmarshalJSON parses a JSON object or null.
 func (a *Attachment) UnmarshalJSON(text []byte) (err error) {
-	*a, err = ParseAttachment(string(text))
+	*a, err = attachmentOf(string(text))
 	return err
 }
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzAttachment compares ParseAttachment with encoding/json, which decodes and encodes.
+// FuzzAttachment compares attachments with encoding/json, which decodes and encodes.
 func FuzzAttachment(f *testing.F) {
 	for _, text := range []string{
 		`{}`, ` { } `, `{"a":1}`, "\t{\"a\" :\n[ 1 , -2.50e+3 , [ ] , { } ] }\r\n", `{"a":"x","a":{"b":null}}`, `{"é":"\u00e9\ud83d\ude00\n\"\\","\u0061":"\ud800"}`,
@@ -21,14 +21,23 @@ func FuzzAttachment(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		var object map[string]any
-		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder := json.NewDecoder(strings.NewReader(Shallow(text)))
 		decoder.UseNumber()
 		wantErr := decoder.Decode(&object)
-		got, err := ParseAttachment(text)
-		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != wantErr.Error() {
+		if text == "" {
+			return // NULL
+		}
+		var got Attachment
+		err := got.Scan(text)
+		if (err == nil) != (wantErr == nil) || err != nil && err.Error() != "scan attachment: "+wantErr.Error() {
 			t.Fatalf("%.200q: %v, want %v", text, err, wantErr)
 		}
-		if err != nil {
+		deep := Deeper(object, MaxJSONDepth)
+		parsed, err := ParseAttachment(text)
+		if valid := json.Valid([]byte(text)); (err == nil) != (valid && wantErr == nil && !deep) || err == nil && parsed != got {
+			t.Fatalf("%.200q: parsed %q, %v; scanned %q", text, parsed, err, got)
+		}
+		if wantErr != nil || deep {
 			return
 		}
 		want, err := EncodeJSON(object)

@@ -17,8 +17,8 @@ const (
 	// maxFormBytes for each. maxFormTexts limits the texts of a form, which also has numbers.
 	maxEditedTexts = 2_500_000
 	maxFormTexts   = 2_750_000
-	// bytesPerFormByte is what a byte of a text can take once an attachment is decoded.
-	bytesPerFormByte = 24
+	// bytesPerFormByte is what a byte of a text can take: in the body, in the fields, in the flag and on the page.
+	bytesPerFormByte = 14
 	// indentStep is the indent of each level of an attachment.
 	indentStep = 2
 )

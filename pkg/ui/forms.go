@@ -436,8 +436,7 @@ func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	if strings.TrimSpace(source) == "" {
 		return "{}", nil
 	}
-	var a entity.Attachment
-	err := json.Unmarshal([]byte(source), &a)
+	a, err := entity.ParseAttachment(source)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
 	switch {
@@ -447,7 +446,7 @@ func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	case errors.As(err, &kind), err == nil && a == "":
 		return "", errors.New(text.plain("edit.err.object", "example", `{"country": "FR"}`))
 	case err != nil:
-		return "", errors.New(text.plain("edit.err.json", "line", 1, "column", 1, "why", err.Error()))
+		return "", errors.New(text.problem(err))
 	}
 	return a, nil
 }
