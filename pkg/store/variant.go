@@ -53,7 +53,11 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 	var variant *entity.Variant
 	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentVariant}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
-		if variant, err = variantOf(tx, flagID, variantID); err != nil {
+		read := tx
+		if attachment != "" {
+			read = withoutAttachment(tx)
+		}
+		if variant, err = variantOf(read, flagID, variantID); err != nil {
 			return err
 		}
 		if key != variant.Key {
@@ -80,7 +84,7 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error {
 	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentVariant}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
-		variant, err := variantOf(tx, flagID, variantID)
+		variant, err := variantOf(withoutAttachment(tx), flagID, variantID)
 		if err != nil {
 			return err
 		}
@@ -103,6 +107,9 @@ func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID 
 	})
 	return err
 }
+
+// withoutAttachment reads variants without their attachments, which may have megabytes.
+func withoutAttachment(tx *gorm.DB) *gorm.DB { return tx.Omit("attachment") }
 
 func variantOf(tx *gorm.DB, flagID, variantID int64) (*entity.Variant, error) {
 	variant := &entity.Variant{}
