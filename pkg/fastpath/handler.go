@@ -123,7 +123,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	defer h.release(m)
 	size := len(text)
-	if batch && strings.Count(text, "{") > manyEntities {
+	if batch && size <= budget.LargeBytes && strings.Count(text, "{") > manyEntities {
 		size += budget.LargeBytes
 	}
 	turn, err := h.turns.TakeFor(r.Context(), size)
@@ -202,7 +202,8 @@ func isPlain(r *http.Request) bool {
 }
 
 // readBody reads the whole body. On an error it returns the bytes that it has read. The memory of a long body grows
-// as its bytes arrive, because announced bytes may never arrive. The first bytes go to scratch, which it returns.
+// as its bytes arrive, because announced bytes may never arrive. The first bytes, all if they fit, go to scratch, which
+// it returns.
 func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error) {
 	length := int(r.ContentLength) // at most maxRequestBytes
 	if length <= firstReadBytes {
@@ -211,17 +212,17 @@ func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error
 		return textOf(body[:n]), scratch, err
 	}
 	scratch = slices.Grow(scratch[:0], firstReadBytes)
-	body := scratch[:firstReadBytes]
+	body := scratch[:min(length, cap(scratch))]
 	read, err := readFull(r.Body, body)
-	for grow := 4 * firstReadBytes; err == nil && read < length; grow *= 4 {
+	if err != nil || read == length {
+		return string(body[:read]), scratch, err
+	}
+	for grow := 4 * len(body); err == nil && read < length; grow *= 4 {
 		body = append(make([]byte, 0, min(length, grow)), body...)
 		body = body[:cap(body)]
 		var n int
 		n, err = readFull(r.Body, body[read:])
 		read += n
-	}
-	if err != nil && read <= firstReadBytes {
-		return string(body[:read]), scratch, err
 	}
 	return textOf(body[:read]), scratch, err
 }

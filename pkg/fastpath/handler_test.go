@@ -449,6 +449,18 @@ func TestDecodedContextsAreWrittenAlike(t *testing.T) {
 	}
 }
 
+// The memory for the beginning of a long body was used by earlier requests, and has any length.
+func TestLongBodies(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for _, length := range []int{10_000, 16_384, 16_385, 100_000, 20_000, 300_000, 70_000, 1_000_000, 200_000} {
+		body := `{"entities":[{"entityID":"` + strings.Repeat("e", length) + `"}],"flagIDs":[1]}`
+		if got, fast := f.post(t, "/evaluation/batch", body); !fast || got.Status != http.StatusOK {
+			t.Errorf("%d bytes: fast is %v, answer %v", length, fast, got)
+		}
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	f := setup(t, oddFlags())
