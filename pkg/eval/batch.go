@@ -75,15 +75,18 @@ func (e *BatchEncoder) Add(r *Result) {
 	for len(end) > longEndBytes { // an attachment may be much longer than a part
 		e.answer = append(e.answer, end[:longEndBytes]...)
 		end = end[longEndBytes:]
-		e.send()
+		e.send(r)
 	}
 	e.answer = append(e.answer, end...)
-	e.send()
+	e.send(r)
 }
 
-// send sends a part if it is long enough.
-func (e *BatchEncoder) send() {
+// send sends a part that ends with r, if it is long enough.
+func (e *BatchEncoder) send(r *Result) {
 	if len(e.answer) >= partBytes {
+		if r.records != nil {
+			r.records.Flush()
+		}
 		e.sent = true
 		_, _ = e.out.Write(e.answer)
 		e.answer = e.answer[:0]

@@ -126,7 +126,7 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 		f.flag.describe(result)
 		f.flag.decide(result, false, s.options.Random)
 		if record {
-			s.record(result)
+			s.record(result, s.recorder)
 			if s.options.Trace != nil {
 				s.options.Trace.Evaluated(ctx, result, false)
 			}

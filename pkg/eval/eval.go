@@ -156,13 +156,14 @@ type Result struct {
 	flag    *flag  // for Encoder; nil if no flag was found, and for exposures
 	given   *share // if Matched
 	scratch scratch
+	records BatchRecorder // of a batch; nil if nothing is pending
 }
 
 // Copy returns a copy that may be kept. It does not have what the evaluation converted of the context, which can take 20 times
 // the memory of its text.
 func (r *Result) Copy() Result {
 	c := *r
-	c.scratch = scratch{}
+	c.scratch, c.records = scratch{}, nil
 	return c
 }
 

@@ -21,6 +21,20 @@ type Recorder interface {
 	AsyncRecord(*Result)
 }
 
+// BatchingRecorder is a Recorder that records the results of a batch at a lower cost.
+type BatchingRecorder interface {
+	Recorder
+	// Batch returns a recorder for the results of one batch.
+	Batch() BatchRecorder
+}
+
+// BatchRecorder records the results of a batch. It is for one goroutine.
+type BatchRecorder interface {
+	Recorder
+	// Flush records the results that are still pending.
+	Flush()
+}
+
 // Options tune a Service. The zero value allows no debugging.
 type Options struct {
 	// DebugEnabled allows requests for SegmentLogs.
@@ -90,7 +104,7 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
 	f.describe(result)
 	f.decide(result, s.debug(request.EnableDebug), s.options.Random)
-	s.record(result)
+	s.record(result, s.recorder)
 	if s.options.Trace != nil {
 		s.options.Trace.Evaluated(ctx, result, true)
 	}
@@ -105,8 +119,8 @@ const maxBatch = 500_000
 
 // EvaluateEach evaluates, for each entity in turn, the flags selected by tags in the order of their IDs, then the
 // flags named by ID, then the flags named by key. A flag that is selected in two of these ways is evaluated twice.
-// It calls use with each result as soon as it is recorded; use must not keep the result, because the next
-// evaluation reuses it.
+// It calls use with each result; use must not keep the result, because the next evaluation reuses it. A result is recorded before a
+// BatchEncoder sends it, and all are when EvaluateEach returns.
 //
 // The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its response larger than
 // Options.AnswerBytes, or it is that of batch.Reserve; nothing was evaluated then. Otherwise it is the error of ctx, or ErrTooSlow, and use may
@@ -115,6 +129,15 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 	targets, err := s.targets(&batch)
 	if err != nil {
 		return err
+	}
+	recorder := s.recorder
+	if b, ok := recorder.(BatchingRecorder); ok {
+		batched := b.Batch()
+		defer batched.Flush()
+		recorder = batched
+		for t := range targets {
+			targets[t].answer.records = batched
+		}
 	}
 	debug := s.debug(batch.EnableDebug)
 	result, begun, now := new(Result), time.Time{}, time.Time{}
@@ -143,7 +166,7 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext
 			targets[t].flag.decide(result, debug, s.options.Random)
-			s.record(result)
+			s.record(result, recorder)
 			if s.options.Trace != nil {
 				s.options.Trace.Evaluated(ctx, result, false)
 			}
@@ -214,12 +237,12 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 
 func (s *Service) debug(asked bool) bool { return asked && s.options.DebugEnabled }
 
-func (s *Service) record(result *Result) {
+func (s *Service) record(result *Result, recorder Recorder) {
 	if s.options.Observe != nil {
 		s.options.Observe(result)
 	}
-	if s.recorder != nil {
-		s.recorder.AsyncRecord(result)
+	if recorder != nil {
+		recorder.AsyncRecord(result)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/recorder"
 )
@@ -84,6 +85,43 @@ func (d *DataRecorders) AsyncRecord(r *eval.Result) {
 	if d.datar != nil {
 		d.datar.AsyncRecord(r)
 	}
+	d.stream(r)
+}
+
+// Batch returns a recorder that passes the results of a batch on as AsyncRecord does, except that
+// Datar may count them as late as Flush.
+func (d *DataRecorders) Batch() eval.BatchRecorder {
+	b := &batchRecorder{recorders: d}
+	if d.datar != nil {
+		b.tally = d.datar.options.Engine.NewTally()
+	}
+	return b
+}
+
+// batchRecorder is the recorder of one batch.
+type batchRecorder struct {
+	recorders *DataRecorders
+	tally     *datar.Tally // nil if Datar is off
+}
+
+func (b *batchRecorder) AsyncRecord(r *eval.Result) {
+	if b.tally != nil {
+		var event datar.Event
+		if b.recorders.datar.event(r, &event) {
+			b.tally.Record(&event)
+		}
+	}
+	b.recorders.stream(r)
+}
+
+func (b *batchRecorder) Flush() {
+	if b.tally != nil {
+		b.tally.Flush()
+	}
+}
+
+// stream passes a result to each stream, if it belongs in records.
+func (d *DataRecorders) stream(r *eval.Result) {
 	if len(d.streams) == 0 || !r.Recorded() {
 		return
 	}

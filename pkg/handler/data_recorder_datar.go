@@ -30,20 +30,29 @@ func NewDatarRecorder(o DatarOptions) *DatarRecorder { return &DatarRecorder{o} 
 // AsyncRecord counts one evaluation with its outcome, in memory. It ignores exposures, because each
 // of them reports an evaluation that was counted already.
 func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
+	var event datar.Event
+	if d.event(r, &event) {
+		d.options.Engine.Record(event)
+	}
+}
+
+// event sets the event to count, or returns false if there is none. It counts requests for flags
+// that do not exist, which are not events.
+func (d *DatarRecorder) event(r *eval.Result, event *datar.Event) bool {
 	switch {
 	case r.RecordSource != eval.SourceEvaluation:
-		return
+		return false
 	case r.Reason == eval.FlagNotFound:
 		d.recordUnknown(r)
-		return
+		return false
 	case !r.DataRecordsEnabled && !d.options.AllFlags:
-		return
+		return false
 	}
 	outcome, segmentID := r.Outcome()
 	if outcome == eval.OutcomeNone {
-		return
+		return false
 	}
-	event := datar.Event{
+	*event = datar.Event{
 		FlagID: r.FlagID, VariantID: r.VariantID, SegmentID: segmentID, Time: r.Timestamp, Outcome: datar.Outcome(outcome),
 		Asked: datar.Asked(r.Asked), Version: uint16(r.FlagSnapshotID), // the count keeps the snapshot ID modulo 65,536
 	}
@@ -53,7 +62,7 @@ func (d *DatarRecorder) AsyncRecord(r *eval.Result) {
 			event.FlagID = 0 // the engine counts it as dropped, because a count without a flag key cannot be sent
 		}
 	}
-	d.options.Engine.Record(event)
+	return true
 }
 
 // recordUnknown counts a request for a flag that does not exist.

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -267,4 +268,73 @@ func TestWhatIsRecorded(t *testing.T) {
 			t.Errorf("the stream got %d records, want those of flags 1 and 2", got)
 		}
 	}
+}
+
+// TestBatchesAreCountedInTime checks that no byte of a response leaves before its evaluations are
+// counted, and that all are counted when the batch ends, whatever ends it.
+func TestBatchesAreCountedInTime(t *testing.T) {
+	t.Parallel()
+	const entities = 5000 // whose response has several parts
+	batch := eval.BatchRequest{FlagIDs: []int64{1, 2}}
+	for i := range entities {
+		batch.Entities = append(batch.Entities, eval.Entity{EntityID: fmt.Sprint("e", i), EntityContext: map[string]any{"country": "FR"}})
+	}
+	for name, run := range map[string]func(s *eval.Service, stats func() int64) (evaluated int64){
+		"complete": func(s *eval.Service, recorded func() int64) int64 {
+			var sent, parts int64
+			encoder := eval.NewBatchEncoder(nil, writer(func(p []byte) {
+				parts++
+				sent += int64(bytes.Count(p, []byte(`"recordSource"`)))
+				if got := recorded(); got < sent {
+					t.Errorf("%d evaluations are counted when %d are sent", got, sent)
+				}
+			}))
+			if err := s.EvaluateEach(t.Context(), batch, encoder.Add); err != nil || parts < 2 {
+				t.Errorf("%d parts: %v", parts, err)
+			}
+			return 2 * entities
+		},
+		"canceled": func(s *eval.Service, _ func() int64) (used int64) {
+			ctx, cancel := context.WithCancel(t.Context())
+			err := s.EvaluateEach(ctx, batch, func(*eval.Result) {
+				if used++; used == 100 {
+					cancel()
+				}
+			})
+			if !errors.Is(err, context.Canceled) || used == 2*entities {
+				t.Errorf("%d results: %v", used, err)
+			}
+			return used
+		},
+		"panic": func(s *eval.Service, _ func() int64) (used int64) {
+			defer func() { _ = recover() }()
+			_ = s.EvaluateEach(t.Context(), batch, func(*eval.Result) {
+				if used++; used == 100 {
+					panic("use")
+				}
+			})
+			return used
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			engine, err := datar.New(datar.Options{Store: &memstore.Store{}, Catalog: datar.StaticCatalog{}, Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			recorders := NewDataRecorders(NewDatarRecorder(DatarOptions{Engine: engine}), nil, false)
+			service := eval.NewService(&collector{snapshot: flags()}, recorders, eval.Options{})
+			recorded := func() int64 { return engine.Stats().Recorded }
+			if want := run(service, recorded); recorded() != want {
+				t.Errorf("%d evaluations are counted, want %d", recorded(), want)
+			}
+		})
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) {
+	w(p)
+	return len(p), nil
 }
