@@ -30,7 +30,7 @@ type Request struct {
 	EntityType string
 	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only an *Object and a
 	// map[string]any can match constraints. A map and its contents must never change, because recorders keep it. An
-	// *Object may change after the evaluation, but its strings may not.
+	// *Object, and the other strings of the request, may change after the evaluation.
 	EntityContext any
 	// EnableDebug requests Result.SegmentLogs.
 	EnableDebug bool

@@ -16,8 +16,9 @@ type Source interface {
 // Recorder receives each evaluation, including those of unrecorded and unknown flags, and each exposure of a
 // recorded flag.
 type Recorder interface {
-	// AsyncRecord returns at once. It must not keep the result or the entity context of its request, because both
-	// are reused. It may keep strings, FlagTags and a context of decoded JSON, which never change.
+	// AsyncRecord returns at once. It must not keep the result, or a string, a list or an *Object of its request,
+	// because they are reused. It may keep everything else: what describes the flag, and a context of decoded JSON,
+	// which never change. FlagKey describes the request if no flag was found.
 	AsyncRecord(*Result)
 }
 

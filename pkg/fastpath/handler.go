@@ -29,9 +29,10 @@ const (
 	maxRequestBytes = 1 << 20
 	// firstReadBytes is the maximum length for which the memory of a body is allocated before its bytes arrive.
 	firstReadBytes = 16 << 10
-	// maxPooledBytes is the largest buffer that is reused. It is enough for the buffered part of a batch's
-	// response.
+	// maxPooledBytes is the largest buffer for a response that is reused. It is enough for the buffered part of a
+	// batch's response. maxPooledBody is the largest one for a body, enough for a batch of 1,000 entities.
 	maxPooledBytes = eval.MaxBatchBuffer
+	maxPooledBody  = 128 << 10
 	// maxPooledParts is the number of entities, contexts and properties whose memory is reused.
 	maxPooledParts = 1 << 14
 	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
@@ -62,6 +63,7 @@ type Handler struct {
 
 // memory is the memory that a request needs.
 type memory struct {
+	body    []byte // what the decoder and the result refer to
 	decoder decoder
 	result  eval.Result
 	answer  []byte
@@ -114,8 +116,8 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	m := h.pool.Get().(*memory)
 	var text string
 	var err error
-	if text, m.answer, err = readBody(r, m.answer); err != nil {
-		h.release(m) // the text has memory of its own, and a client that disconnected may wait
+	if text, m.body, err = readBody(r, m.body); err != nil {
+		h.release(m) // a client that disconnected may wait
 		if !h.refuseCutOff(rw, r, text, err) {
 			h.fallBack(rw, r, text)
 		}
@@ -171,8 +173,13 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // entity may have two bytes, and takes a hundred.
 const manyEntities = 1000
 
-// release returns memory for reuse. It drops all references to the request.
+// release returns memory for reuse. It drops all references to the request, and clears its body: if an evaluator kept a
+// string of it, against the rules of eval.Recorder, that string would not become part of another client's request.
 func (h *Handler) release(m *memory) {
+	clear(m.body)
+	if m.body = m.body[:0]; cap(m.body) > maxPooledBody {
+		m.body = nil
+	}
 	m.held.Release()
 	m.result = eval.Result{}
 	m.decoder.forget(maxPooledParts)
@@ -201,30 +208,24 @@ func isPlain(r *http.Request) bool {
 		(accept[0] == "*/*" || accept[0] == "application/json" || accept[0] == "application/json, text/plain, */*") // axios
 }
 
-// readBody reads the whole body. On an error it returns the bytes that it has read. The memory of a long body grows
-// as its bytes arrive, because announced bytes may never arrive. The first bytes, all if they fit, go to scratch, which
-// it returns.
-func readBody(r *http.Request, scratch []byte) (text string, _ []byte, err error) {
+// readBody reads the whole body into the memory of buffer, which it returns, and which the text refers to. The memory of a
+// long body grows as its bytes arrive, because announced bytes may never arrive. On an error, the text is a copy of the
+// bytes that were read.
+func readBody(r *http.Request, buffer []byte) (text string, _ []byte, err error) {
 	length := int(r.ContentLength) // at most maxRequestBytes
-	if length <= firstReadBytes {
-		body := make([]byte, length)
-		n, err := readFull(r.Body, body)
-		return textOf(body[:n]), scratch, err
-	}
-	scratch = slices.Grow(scratch[:0], firstReadBytes)
-	body := scratch[:min(length, cap(scratch))]
-	read, err := readFull(r.Body, body)
-	if err != nil || read == length {
-		return string(body[:read]), scratch, err
-	}
-	for grow := 4 * len(body); err == nil && read < length; grow *= 4 {
-		body = append(make([]byte, 0, min(length, grow)), body...)
-		body = body[:cap(body)]
+	buffer = slices.Grow(buffer[:0], min(length, firstReadBytes))
+	for err == nil && len(buffer) < length {
+		end := min(length, cap(buffer))
 		var n int
-		n, err = readFull(r.Body, body[read:])
-		read += n
+		n, err = readFull(r.Body, buffer[len(buffer):end])
+		if buffer = buffer[:len(buffer)+n]; err == nil && end < length {
+			buffer = slices.Grow(buffer, min(length, 4*end)-end)
+		}
 	}
-	return textOf(body[:read]), scratch, err
+	if err != nil {
+		return string(buffer), buffer, err
+	}
+	return textOf(buffer), buffer, nil
 }
 
 // readFull fills p, or returns the error of r. Unlike io.ReadFull, it does not change the error.
@@ -262,8 +263,7 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 	return true
 }
 
-// textOf returns the bytes as a string without copying them. Recorders keep parts of the string, so the bytes have
-// their own memory, which must not change afterward.
+// textOf returns the bytes as a string without copying them. The string is valid until the bytes change.
 func textOf(body []byte) string {
 	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of up to a megabyte
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,11 +69,36 @@ func (s *StreamRecorder) Stats() recorder.Stats { return s.sink.Stats() }
 func newRecord(r *eval.Result, framing *recorder.Framing) *recorder.Record {
 	size := recordSize(r)
 	p := &payload{result: r.Copy()}
-	if context, ok := r.Request.EntityContext.(*eval.Object); ok { // its memory belongs to the request
+	p.copyRequest()
+	return recorder.NewRecord(p.result.Request.EntityID, size, framing, p)
+}
+
+// copyRequest copies what the request reuses: its strings, and the memory of an eval.Object.
+func (p *payload) copyRequest() {
+	r := &p.result.Request
+	context, isObject := r.EntityContext.(*eval.Object)
+	if isObject {
 		p.context.JSON = context.JSON
-		p.result.Request.EntityContext = &p.context
+		r.EntityContext = &p.context
 	}
-	return recorder.NewRecord(r.Request.EntityID, size, framing, p)
+	texts := [...]*string{&r.EntityID, &r.EntityType, &r.FlagKey, &r.FlagTagsOperator, &p.context.JSON}
+	var all strings.Builder // one allocation
+	length := 0
+	for _, text := range texts {
+		length += len(*text)
+	}
+	all.Grow(length)
+	for _, text := range texts {
+		start := all.Len()
+		all.WriteString(*text)
+		*text = all.String()[start:]
+	}
+	if len(r.FlagTags) > 0 {
+		r.FlagTags = slices.Clone(r.FlagTags)
+		for i, tag := range r.FlagTags {
+			r.FlagTags[i] = strings.Clone(tag)
+		}
+	}
 }
 
 // payload is a copy of a result.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/nacl/secretbox"
@@ -465,3 +466,43 @@ func TestRecordsDoNotKeepConvertedContexts(t *testing.T) {
 	}
 	runtime.KeepAlive(queue)
 }
+
+// TestRecordsKeepNothingOfRequests overwrites the memory of a request's strings, as the next request
+// does.
+func TestRecordsKeepNothingOfRequests(t *testing.T) {
+	t.Parallel()
+	body := []byte(`entity,user,flag,tag,ANY,{"country":"FR","name":"<n>"}`)
+	texts := strings.SplitN(unsafe.String(&body[0], len(body)), ",", 6)
+	tags := []string{texts[3]}
+	object := &eval.Object{JSON: texts[5], Members: []eval.Member{{Name: texts[5][2:9], Value: texts[5][11:15]}, {Name: texts[5][17:21], Value: texts[5][23:28]}}}
+	var records []*recorder.Record
+	var want []string
+	service := eval.NewService(&collector{snapshot: flags()}, recorderFunc(func(r *eval.Result) {
+		want = append(want, string(escapeHTML(r.AppendJSON(nil))))
+		records = append(records, newRecord(r, &recorder.Framing{RawJSON: true}))
+	}), eval.Options{DebugEnabled: true})
+	for _, debug := range []bool{false, true} {
+		result := service.Evaluate(t.Context(), eval.Request{
+			EntityID: texts[0], EntityType: texts[1], FlagKey: texts[2], FlagTags: tags, FlagTagsOperator: texts[4], EntityContext: object, EnableDebug: debug,
+		})
+		if result.Reason != eval.Matched {
+			t.Errorf("reason %d", result.Reason)
+		}
+	}
+	clear(body)
+	clear(tags)
+	*object = eval.Object{}
+	for i, record := range records {
+		got, err := record.Frame()
+		if diff := cmp.Diff(`{"payload":`+want[i]+`}`, string(got)); diff != "" || err != nil || record.Key() != "entity" {
+			t.Errorf("key %q, %v (-want +got):\n%s", record.Key(), err, diff)
+		}
+	}
+	if len(records) != 2 {
+		t.Errorf("%d records", len(records))
+	}
+}
+
+type recorderFunc func(*eval.Result)
+
+func (f recorderFunc) AsyncRecord(r *eval.Result) { f(r) }

@@ -76,6 +76,10 @@ type Evaluations struct {
 // NewEvaluations returns an Evaluations that counts in all sinks.
 func NewEvaluations(sinks ...EvaluationSink) *Evaluations {
 	e := &Evaluations{sinks: sinks}
+	e.series.own = func(key evaluationKey) evaluationKey {
+		key.entityType = strings.Clone(key.entityType) // part of a request, whose memory is reused
+		return key
+	}
 	e.seriesMu.entityTypes, e.seriesMu.beyond = map[string]struct{}{}, map[evaluationKey]func(){}
 	return e
 }
@@ -102,13 +106,12 @@ func (e *Evaluations) Observe(r *eval.Result) {
 	default:
 		key.entityType = ""
 	}
-	e.series.get(key, func() (func(), bool) { return e.openLocked(key) })()
+	e.series.get(key, e.openLocked)()
 }
 
 // openLocked returns the function that counts a key, or the function beyond the limits, which is
 // not kept under this key.
 func (e *Evaluations) openLocked(key evaluationKey) (count func(), keep bool) {
-	key.entityType = strings.Clone(key.entityType) // it may be part of a whole request
 	if keep = e.admitLocked(key.entityType); !keep {
 		key.entityType = overflow
 		if count, ok := e.seriesMu.beyond[key]; ok {

@@ -127,7 +127,7 @@ type exchangeSeries struct {
 // ObserveRequest counts a request and records its duration.
 func (p *Prometheus) ObserveRequest(e *web.Exchange) {
 	key := exchangeKeyOf(e)
-	s := p.exchanges.get(key, func() (*exchangeSeries, bool) {
+	s := p.exchanges.get(key, func(key exchangeKey) (*exchangeSeries, bool) {
 		status := key.statusLabel()
 		s := &exchangeSeries{requests: p.requests.WithLabelValues(status, key.route, key.method)}
 		for _, l := range p.latencies {

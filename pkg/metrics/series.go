@@ -9,6 +9,8 @@ import (
 // series maps comparable keys to values. Reading a known value takes no lock and does not allocate,
 // which sync.Map cannot do for struct keys. It only grows; its users limit the keys.
 type series[K comparable, V any] struct {
+	// own returns a copy of a key that may be kept. If it is nil, all keys may be kept.
+	own   func(K) K
 	known atomic.Pointer[map[K]V] // never changed after it is stored
 
 	mu struct {
@@ -18,9 +20,9 @@ type series[K comparable, V any] struct {
 	}
 }
 
-// get returns the value of the key. If there is none it calls create, one call at a time, and keeps
-// the value if create returns true.
-func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
+// get returns the value of the key. If there is none it calls create with a key that may be kept,
+// one call at a time, and keeps the value if create returns true.
+func (s *series[K, V]) get(key K, create func(key K) (value V, keep bool)) V {
 	if known := s.known.Load(); known != nil {
 		if value, ok := (*known)[key]; ok {
 			return value
@@ -30,8 +32,11 @@ func (s *series[K, V]) get(key K, create func() (value V, keep bool)) V {
 	defer s.mu.Unlock()
 	value, ok := s.mu.all[key]
 	if !ok {
+		if s.own != nil {
+			key = s.own(key)
+		}
 		var keep bool
-		if value, keep = create(); !keep {
+		if value, keep = create(key); !keep {
 			return value
 		}
 		if s.mu.all == nil {

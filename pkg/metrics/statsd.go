@@ -98,7 +98,7 @@ func (s *Statsd) evaluations(l evaluationLabels) (count func()) {
 // ObserveRequest counts a request and sends its duration.
 func (s *Statsd) ObserveRequest(e *web.Exchange) {
 	key := exchangeKeyOf(e)
-	tags := s.exchanges.get(key, func() ([]string, bool) {
+	tags := s.exchanges.get(key, func(key exchangeKey) ([]string, bool) {
 		return []string{"status:" + key.statusLabel(), "path:" + tag(key.route), "method:" + key.method}, true
 	})
 	_ = s.client.Incr("http.requests.count", tags, 1)

@@ -144,7 +144,11 @@ func keyOf(r *eval.Result) string {
 	if r.FlagKey == "" && r.FlagID != 0 {
 		return strconv.FormatInt(r.FlagID, 10)
 	}
-	return strings.ToValidUTF8(r.FlagKey, "?")
+	key := r.FlagKey
+	if r.Reason == eval.FlagNotFound {
+		key = strings.Clone(key) // of the request
+	}
+	return strings.ToValidUTF8(key, "?")
 }
 
 func reasonOf(r *eval.Result) string { return strings.ToLower(r.OpenFeatureReason()) }

@@ -28,8 +28,8 @@ type problem struct {
 	details string
 }
 
-// readBody reads the whole body into its own memory, because results may keep parts of it. The memory of a body of
-// more than 16 KiB, or of unknown length, grows as its bytes arrive. Call release when the request is done.
+// readBody reads the whole body. The memory of a body of more than 16 KiB, or of unknown length, grows as its bytes
+// arrive. Call release when the request is done.
 func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string, release func(), refused *problem) {
 	release = func() {}
 	if r.ContentLength > maxBodyBytes {
