@@ -48,6 +48,7 @@ func cases() []attackCase {
 		{"many segments", manySegments},
 		{"long lists, many segments", longLists},
 		{"large attachment, slow readers", largeAttachment},
+		{"attachments of numbers", numbers},
 		{"long texts, pages and CSV", longTexts},
 		{"nested lists, details of changes", nestedDetails},
 	}
@@ -499,6 +500,43 @@ func largeAttachment(ctx context.Context, t *target) error {
 	}, nil)
 	_, smaller := t.call(ctx, http.MethodPut, variant, map[string]any{"key": "on", "attachment": map[string]any{}})
 	return errors.Join(err, smaller)
+}
+
+// numbers saves flags with attachments of 900,000 numbers, restarts the server on them, and changes and reads them.
+func numbers(ctx context.Context, t *target) error {
+	variants := make([]string, t.n(10, 3))
+	for i := range variants {
+		f, err := t.createFlag(ctx, fmt.Sprintf("numbers-%d", i))
+		if err != nil {
+			return err
+		}
+		v, err := t.call(ctx, http.MethodPost, fmt.Sprintf("/flags/%d/variants", f.ID), map[string]any{"key": "numbers"})
+		if err != nil {
+			return err
+		}
+		variants[i] = fmt.Sprintf("/flags/%d/variants/%v", f.ID, v["id"])
+		body := fmt.Appendf(nil, `{"key":"numbers","attachment":{"a":[%s%d]}}`, strings.Repeat("1,", 900_000), i)
+		if status := t.attack(ctx, http.MethodPut, variants[i], body); status != http.StatusOK {
+			return fmt.Errorf("an attachment of numbers is answered %d, want 200", status)
+		}
+	}
+	if err := t.restart(ctx); err != nil {
+		return err
+	}
+	t.flood(ctx, 4*len(variants), 4, func(i int) {
+		flag, _, _ := strings.Cut(variants[i%len(variants)], "/variants")
+		if i%2 == 0 {
+			t.attack(ctx, http.MethodPut, flag+"/enabled", fmt.Appendf(nil, `{"enabled":%t}`, i%4 == 0))
+			return
+		}
+		t.attack(ctx, http.MethodGet, flag, nil)
+	})
+	var errs []error
+	for _, variant := range variants { // the next case has the same database
+		_, err := t.call(ctx, http.MethodPut, variant, map[string]any{"key": "numbers", "attachment": map[string]any{}})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // longTexts saves a flag with texts that are many times as long on pages and in CSVs, which it requests, and sends forms
