@@ -67,9 +67,19 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	without := func(reason string) *resolution {
 		return &resolution{detail: openfeature.ProviderResolutionDetail{Reason: openfeature.Reason(reason), FlagMetadata: metadata(nil)}}
 	}
+	type given struct {
+		eval.Value
+		decoded any
+	}
+	known := map[uint]*given{} // many segments may assign a variant
 	with := func(v *entity.Variant, reason string, extra openfeature.FlagMetadata) *resolution {
 		r := without(reason)
-		value := values.Of(v)
+		value := known[v.ID]
+		if value == nil {
+			value = &given{Value: values.Of(v)}
+			value.decoded = valueOf(value.JSON)
+			known[v.ID] = value
+		}
 		if value.Attachment != "" {
 			if extra == nil {
 				extra = openfeature.FlagMetadata{}
@@ -82,7 +92,7 @@ func resolutionsOf(f eval.CompiledFlag) any {
 			r.detail.Variant = ""
 			return r
 		}
-		r.value = valueOf(value.JSON)
+		r.value = value.decoded
 		return r
 	}
 	rs := &resolutions{disabled: without(eval.OpenFeatureDisabled), nothing: without(eval.OpenFeatureDefault), keyMissing: without(eval.OpenFeatureError)}
