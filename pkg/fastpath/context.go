@@ -2,19 +2,24 @@ package fastpath
 
 import "github.com/flagr-datar/flagr-datar/pkg/eval"
 
-// ContextReader reads bodies that contain only an evaluation context, as OpenFeature's providers
-// send them. The zero value is ready to use, by one goroutine. Its results are valid until the next
+// ContextReader reads bodies with an evaluation context, as OpenFeature's providers send them. The zero value is ready to use, by one goroutine. Its results are valid until the next
 // call of Read or Forget.
 type ContextReader struct{ decoder decoder }
 
-// Read reads `{"context": {...}}`. It returns false for anything that is not plain, valid or not.
+// Read reads `{"context": {...}}`, and skips other members. It returns false for anything that is not plain, valid or not.
 // The object refers to the text, which must not change.
 func (c *ContextReader) Read(text string) (context *eval.Object, ok bool) {
 	d := &c.decoder
 	d.begin(text)
 	var seen names
 	var value any
-	ok = d.object(func(name string) bool { return name == "context" && seen.first(0) && d.context(&value) })
+	ok = d.object(func(name string) bool {
+		if name == "context" {
+			return seen.first(0) && d.context(&value)
+		}
+		_, canonical, ok := d.value(1)
+		return canonical && ok
+	})
 	if !ok || !d.end() {
 		return nil, false
 	}

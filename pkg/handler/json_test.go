@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
 // TestLargeBodiesTakeTurns checks that large bodies are decoded in turn, after they have been read.
@@ -18,26 +19,23 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := budget.NewTurns(1)
 		consumer := jsonConsumer(turns)
-		decode := func(r io.Reader) (result <-chan error) {
+		decode := func(r io.Reader, into any) (result <-chan error) {
 			done := make(chan error, 1)
-			go func() {
-				var into map[string]any
-				done <- consumer.Consume(r, &into)
-			}()
+			go func() { done <- consumer.Consume(r, into) }()
 			synctest.Wait()
 			return done
 		}
 		arriving, sent := io.Pipe()
-		slow := decode(arriving)
+		slow := decode(arriving, new(any))
 		if err := turns.Take(t.Context()); err != nil { // so a body that is being read takes no turn
 			t.Fatal(err)
 		}
-		if got := decode(strings.NewReader(`{"text":"x"}`)); len(got) != 1 || <-got != nil {
+		if got := decode(strings.NewReader(`{"text":"x"}`), new(any)); len(got) != 1 || <-got != nil {
 			t.Error("a small body waits")
 		}
-		many := decode(strings.NewReader(`{"rows":[` + strings.Repeat("{},", 1000) + `{}]}`))
+		many := decode(strings.NewReader(`{"flagEvaluations":[`+strings.Repeat("{},", 999)+`{}]}`), new(models.DatarEvaluations))
 		if len(many) != 0 {
-			t.Error("a small body with many values does not wait")
+			t.Error("a small body with many rows of counts does not wait")
 		}
 		if _, err := io.WriteString(sent, large); err != nil {
 			t.Fatal(err)

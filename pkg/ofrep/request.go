@@ -41,7 +41,11 @@ func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(r.Body, body)
 	} else {
-		limited := budget.NewBody(http.MaxBytesReader(rw, r.Body, maxBodyBytes), maxBodyBytes, h.options.Bodies)
+		length := int64(maxBodyBytes)
+		if r.ContentLength >= 0 {
+			length = r.ContentLength
+		}
+		limited := budget.NewBody(http.MaxBytesReader(rw, r.Body, maxBodyBytes), length, h.options.Bodies)
 		release = limited.Release
 		var buffer bytes.Buffer
 		_, err = buffer.ReadFrom(limited)
@@ -103,29 +107,18 @@ func (m *memory) readContext(body string, decoded bool, request *eval.Request) *
 			return fromObject(object, request)
 		}
 	}
-	decoder := json.NewDecoder(strings.NewReader(body))
+	if strings.Trim(body, " \t\r\n") == "" {
+		return nil
+	}
 	var members map[string]json.RawMessage // what is not the context is not decoded
 	var noObject *json.UnmarshalTypeError
-	switch err := decoder.Decode(&members); {
-	case errors.Is(err, io.EOF):
-		return nil
-	case err != nil && !errors.As(err, &noObject):
+	if err := json.Unmarshal(unsafe.Slice(unsafe.StringData(body), len(body)), &members); err != nil && !errors.As(err, &noObject) {
 		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: " + err.Error()}
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: something follows the first value"}
 	}
 	if members == nil {
 		return invalidContext("the request body must be an object")
 	}
-	var value any
-	if raw, ok := members["context"]; ok {
-		decoder = json.NewDecoder(bytes.NewReader(raw))
-		decoder.UseNumber()
-		if err := decoder.Decode(&value); err != nil {
-			return &problem{http.StatusBadRequest, codeParseError, "the request body is not JSON: " + err.Error()}
-		}
-	}
+	value := entity.DecodeJSON(string(members["context"]))
 	switch context := value.(type) {
 	case nil:
 		return nil
