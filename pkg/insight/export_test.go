@@ -27,3 +27,10 @@ func (s *Sampler) Explain(r *eval.Result) int {
 	defer s.mu.Unlock()
 	return len(s.mu.stops)
 }
+
+// CachedHistory returns the History of a flag that the Service has cached.
+func (s *Service) CachedHistory(flagID int64) History {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	return s.cache.mu.histories[flagID].history
+}

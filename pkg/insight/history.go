@@ -2,6 +2,7 @@ package insight
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -14,6 +15,10 @@ type historyReader struct {
 	created bool     // whether the oldest snapshot created the flag; if not, older ones were left out
 	left    int      // number of snapshots to come
 	moments []moment // newest first
+
+	// earlier is the History up to the snapshot with the ID until, which is then the last one to come. It may be nil.
+	earlier *History
+	until   int64
 
 	after      *Snapshot // the last one read, nil if it is not needed any more
 	assigned   bool      // the last change of the assignment is found
@@ -42,7 +47,9 @@ func momentOf(row *entity.FlagSnapshot) moment {
 // add adds the snapshot before the last one.
 func (r *historyReader) add(row *entity.FlagSnapshot) {
 	r.left--
-	r.moments = append(r.moments, momentOf(row))
+	if r.earlier == nil || int64(row.ID) != r.until {
+		r.moments = append(r.moments, momentOf(row))
+	}
 	if r.assigned {
 		return
 	}
@@ -80,6 +87,12 @@ func (r *historyReader) end() {
 func (r *historyReader) history(all time.Time) History {
 	r.end() // if some snapshots do not exist any more
 	h := History{AssignedAt: r.assignedAt, AssignedSnapshot: r.assignedID}
+	if r.earlier != nil {
+		h.ChangedAt, h.Records = r.earlier.ChangedAt, slices.Clone(r.earlier.Records)
+		if !r.assigned {
+			h.AssignedAt, h.AssignedSnapshot = r.earlier.AssignedAt, r.earlier.AssignedSnapshot
+		}
+	}
 	if len(r.moments) > 0 {
 		h.ChangedAt = r.moments[0].at
 	}

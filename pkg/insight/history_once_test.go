@@ -2,11 +2,17 @@ package insight_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
@@ -82,6 +88,89 @@ func TestHistoriesAreReadOnce(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// countingHistory counts the snapshots that are read.
+type countingHistory struct {
+	*world
+	read int
+}
+
+func (w *countingHistory) EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
+	w.read += len(ids)
+	return w.world.EachSnapshot(ctx, ids, each)
+}
+
+// TestHistoriesGrow changes a flag at random, also by transactions that commit late, and compares a Service that has cached the
+// History before each change with one that reads all of it. Only new snapshots, and the one before them, may be read again.
+func TestHistoriesGrow(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		now := at(t, "2026-01-31T14:00:00Z")
+		w := &countingHistory{world: &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}}
+		options := insight.Options{Counts: w, Flags: w, Refresh: refresh, Now: func() time.Time { return w.now }}
+		if seed%3 == 1 { // flags are counted, whatever their records say, from some time on
+			options.CountsAll = now.Add(time.Duration(r.IntN(60)-30) * time.Minute)
+		}
+		f := randomFlag(r, 1)
+		w.flags[1] = f
+		change := func(id uint) entity.FlagSnapshot {
+			w.now = w.now.Add(time.Duration(r.IntN(3)) * time.Minute)
+			switch r.IntN(5) {
+			case 0:
+				f.DataRecordsEnabled = !f.DataRecordsEnabled
+			case 1:
+				f.Enabled = !f.Enabled
+			case 2:
+				f.Notes += "x"
+			case 3:
+				f = randomFlag(r, 1)
+			}
+			w.flags[1] = f
+			text, err := json.Marshal(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.IntN(10) == 0 {
+				text = []byte(`{"damaged`)
+			}
+			return entity.FlagSnapshot{Model: entity.Model{ID: id, CreatedAt: w.now}, FlagID: 1, Flag: text}
+		}
+		ask := func(s *insight.Service) insight.History {
+			if _, err := s.State(t.Context(), 1, nil); err != nil {
+				t.Fatal(err)
+			}
+			return s.CachedHistory(1)
+		}
+		options.Snapshots = fixedFlags{w.Snapshot()}
+		long := insight.NewService(options)
+		const apart = 100 // IDs, so that there are some between them
+		next, late := uint(apart), uint(0)
+		for step := range 30 {
+			added := r.IntN(3)
+			if step == 0 {
+				added = 5
+			}
+			isLate := step > 0 && r.IntN(10) == 0
+			if isLate { // an ID below the newest one, which the next change shows
+				late, added = late+1, max(1, added)
+				w.snapshots = slices.Insert(w.snapshots, len(w.snapshots)-1, change(next-2*apart+late))
+			}
+			for range added {
+				w.snapshots, late = append(w.snapshots, change(next)), 0
+				next += apart
+			}
+			w.read = 0
+			got := ask(long)
+			if read := w.read; !isLate && step > 0 && (options.CountsAll.IsZero() || options.CountsAll.Before(now)) && read > added+1 {
+				t.Fatalf("seed %d, step %d: %d snapshots are read after %d changes", seed, step, read, added)
+			}
+			if diff := cmp.Diff(ask(insight.NewService(options)), got, cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("seed %d, step %d: %s", seed, step, diff)
+			}
+		}
 	}
 }
 

@@ -88,6 +88,24 @@ type cachedHistory struct {
 	history    History
 }
 
+// until returns the index in t of the newest snapshot of the History if later snapshots can be added to it, otherwise -1. They
+// cannot if an earlier one was committed later, or if all flags are counted from a time after the History.
+func (h *cachedHistory) until(t Timeline, all time.Time) int {
+	last := t.Index(h.snapshotID)
+	if last < 0 || len(h.history.Records) >= maxHistory {
+		return -1
+	}
+	for i, v := range slices.Backward(h.timeline) {
+		if at := last - len(h.timeline) + 1 + i; at >= 0 && t[at].SnapshotID != v.SnapshotID {
+			return -1
+		}
+	}
+	if len(t) < len(h.timeline) || !all.IsZero() && !t[last].From.After(all) {
+		return -1
+	}
+	return last
+}
+
 // cachedLayout is the layout of a flag that evaluation uses. A changed flag is another value.
 type cachedLayout struct {
 	flag   *entity.Flag
@@ -151,7 +169,15 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	for _, id := range flagIDs {
 		t := timelines[id]
 		first := t.firstOfHistory(now.Add(-MaxDays * day))
-		firsts[id], readers[id] = first, &historyReader{created: first == 0, left: len(t) - first}
+		reader := &historyReader{created: first == 0}
+		if kept := s.historyBefore(id); kept != nil {
+			if last := kept.until(t, s.o.CountsAll); last > first { // a long history is read once, not with each change
+				first = last
+				reader.created, reader.earlier, reader.until = false, &kept.history, kept.snapshotID
+			}
+		}
+		reader.left = len(t) - first
+		firsts[id], readers[id] = first, reader
 		for i := len(t) - 1; i >= first; i-- {
 			snapshotIDs = append(snapshotIDs, t[i].SnapshotID)
 		}
@@ -168,7 +194,7 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 	for _, id := range flagIDs {
 		t, first := timelines[id], firsts[id]
 		h := cachedHistory{timeline: t, history: readers[id].history(s.o.CountsAll)}
-		if h.history.AssignedAt.IsZero() && first > 0 {
+		if h.history.AssignedAt.IsZero() && first > 0 && readers[id].earlier == nil {
 			h.history.AssignedAt = t[first].From // or before
 		}
 		if len(t) > 0 {
@@ -178,6 +204,16 @@ func (s *Service) readHistories(ctx context.Context, flagIDs []int64, timelines 
 		histories[id] = h
 	}
 	return histories, nil
+}
+
+// historyBefore returns the cached History of a flag as of any snapshot, or nil.
+func (s *Service) historyBefore(flagID int64) *cachedHistory {
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	if kept, ok := s.cache.mu.histories[flagID]; ok {
+		return &kept
+	}
+	return nil
 }
 
 // firstOfHistory returns the index of the first version of which a History is computed. It is in
