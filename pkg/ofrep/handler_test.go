@@ -63,42 +63,60 @@ func TestOneFlag(t *testing.T) {
 	}
 }
 
+// TestBodies sends bodies to a server that reads most of them without encoding/json, and to one that needs a map for the
+// properties that it adds.
 func TestBodies(t *testing.T) {
 	t.Parallel()
-	h := setup(t, "", 0, ofrep.Options{})
+	handlers := map[string]*fixture{"plain": setup(t, "", 0, ofrep.Options{}), "injecting": setup(t, "", 0, ofrep.Options{Inject: nothing})}
 	for body, want := range map[string]string{
-		" ":                               "",
-		"{}":                              "",
-		`{"context":{}} `:                 "",
-		`[]`:                              "INVALID_CONTEXT",
-		`null`:                            "INVALID_CONTEXT",
-		`"x"`:                             "INVALID_CONTEXT",
-		`{"context":[]}`:                  "INVALID_CONTEXT",
-		`{"context":"x"}`:                 "INVALID_CONTEXT",
-		`{"context":0}`:                   "INVALID_CONTEXT",
-		`{"context":{"targetingKey":{}}}`: "INVALID_CONTEXT",
-		`{"context":{}`:                   "PARSE_ERROR",
-		`{"context":{}} x`:                "PARSE_ERROR",
-		`{"context":{}}{}`:                "PARSE_ERROR",
-		`x`:                               "PARSE_ERROR",
-		`{"context":{"a":01}}`:            "PARSE_ERROR",
-		strings.Repeat("[", 20000):        "PARSE_ERROR",
+		" ":                                     "",
+		"{}":                                    "",
+		`{"context":{}} `:                       "",
+		`[]`:                                    "INVALID_CONTEXT",
+		`null`:                                  "INVALID_CONTEXT",
+		`"x"`:                                   "INVALID_CONTEXT",
+		`{"context":[]}`:                        "INVALID_CONTEXT",
+		`{"context":"x"}`:                       "INVALID_CONTEXT",
+		`{"context":0}`:                         "INVALID_CONTEXT",
+		`{"context":{"targetingKey":{}}}`:       "INVALID_CONTEXT",
+		`{"context":{}`:                         "PARSE_ERROR",
+		`{"context":{}} x`:                      "PARSE_ERROR",
+		`{"context":{}}{}`:                      "PARSE_ERROR",
+		`x`:                                     "PARSE_ERROR",
+		`{"x":1,"context":{},"y":[{}]}`:         "",
+		`{"context":{},"x":{"context":[]}}`:     "",
+		`{"Context":[]}`:                        "",
+		`{"x":1,"x":"\u00e9","context":null}`:   "",
+		`{"context":{},"context":[]}`:           "INVALID_CONTEXT",
+		`{"context":[],"context":{}}`:           "",
+		`{"x":{"targetingKey":1},"context":{}}`: "",
+		`{"x":01,"context":{}}`:                 "PARSE_ERROR",
+		`{"context":{},"x":"\q"}`:               "PARSE_ERROR",
+		`{"context":{},"x":[1,]}`:               "PARSE_ERROR",
+		`{"context":{"targetingKey":"a"},"x":"\q"`:               "PARSE_ERROR",
+		`{"context":{"a":01}}`:                                   "PARSE_ERROR",
+		strings.Repeat("[", 20000):                               "PARSE_ERROR",
 		`{"context":{"a":"` + strings.Repeat("x", 1<<20) + `"}}`: "GENERAL",
 	} {
 		for _, target := range []string{flagsPath, flagPath + "page-size"} {
-			status, answer := post(h, target, body)
-			checkShape(t, status, []byte(answer))
-			got := decode[struct{ ErrorCode string }](t, answer).ErrorCode
-			wantStatus := map[string]int{"": 200, "GENERAL": 413}[want]
-			if wantStatus == 0 {
-				wantStatus = 400
-			}
-			if got != want || status != wantStatus {
-				t.Errorf("%.40s at %s: %d %s, want %d %q", body, target, status, answer, wantStatus, want)
+			for name, h := range handlers {
+				status, answer := post(h, target, body)
+				checkShape(t, status, []byte(answer))
+				got := decode[struct{ ErrorCode string }](t, answer).ErrorCode
+				wantStatus := map[string]int{"": 200, "GENERAL": 413}[want]
+				if wantStatus == 0 {
+					wantStatus = 400
+				}
+				if got != want || status != wantStatus {
+					t.Errorf("%s: %.40s at %s: %d %s, want %d %q", name, body, target, status, answer, wantStatus, want)
+				}
 			}
 		}
 	}
 }
+
+// nothing adds no property to a context.
+func nothing(context any, _ *http.Request) any { return context }
 
 func TestPaths(t *testing.T) {
 	t.Parallel()

@@ -55,16 +55,17 @@ func TestAnnouncedBodyTakesNoMemory(t *testing.T) { //nolint:paralleltest // mea
 
 // TestOnlyTheContextIsDecoded sends 200,000 values beside the context, which would each take an allocation.
 func TestOnlyTheContextIsDecoded(t *testing.T) { //nolint:paralleltest // measures allocations
-	f := setup(t, "", time.Hour, ofrep.Options{})
 	body := `{"x":[` + strings.Repeat("{},", 200_000) + `0],"context":{"targetingKey":"a"}}`
-	for _, path := range bothPaths {
-		allocs := testing.AllocsPerRun(1, func() {
-			if status, answer := post(f, path, body); status != http.StatusOK {
-				t.Errorf("%s: %d %s", path, status, answer)
+	for name, f := range map[string]*fixture{"plain": setup(t, "", time.Hour, ofrep.Options{}), "injecting": setup(t, "", time.Hour, ofrep.Options{Inject: nothing})} {
+		for _, path := range bothPaths {
+			allocs := testing.AllocsPerRun(1, func() {
+				if status, answer := post(f, path, body); status != http.StatusOK {
+					t.Errorf("%s: %d %s", path, status, answer)
+				}
+			})
+			if allocs > 1000 {
+				t.Errorf("%s, %s: %.0f allocations", name, path, allocs)
 			}
-		})
-		if allocs > 1000 {
-			t.Errorf("%s: %.0f allocations", path, allocs)
 		}
 	}
 }
