@@ -3,11 +3,13 @@ package handler
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/go-openapi/strfmt"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
@@ -65,6 +67,9 @@ func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) ([]byte, error) 
 			return nil, fmt.Errorf("read the flag in snapshot %d: %w", snapshots[i].ID, err)
 		}
 		b = appendSnapshot(b, &snapshots[i], f)
+		if len(snapshots[i].Flag) > budget.LargeBytes {
+			runtime.Gosched() // so that small requests do not wait until all are encoded
+		}
 	}
 	return append(b, ']'), nil
 }

@@ -25,7 +25,7 @@ func NewSearch(text string) Search {
 // CheckSearch returns an error that matches datar.ErrInvalidQuery if there are more than MaxTerms.
 func CheckSearch(text string) error {
 	if _, all := searchTerms(text); !all {
-		return invalid("q has more than %d different terms", MaxTerms)
+		return invalid("q has too many different terms; want at most %d", MaxTerms)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestSearchesAreBounded(t *testing.T) {
 	if err := insight.CheckSearch(text); err != nil {
 		t.Errorf("%d terms, twice: %v", len(many), err)
 	}
-	if err := insight.CheckSearch(text + ",more"); !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), "more than 100 different terms") {
+	if err := insight.CheckSearch(text + ",more"); !errors.Is(err, datar.ErrInvalidQuery) || !strings.Contains(err.Error(), "want at most 100") {
 		t.Errorf("%d terms: %v", len(many)+1, err)
 	}
 	if f.Description = strings.Join(many, " "); !insight.NewSearch(text + ",more").Matches(f) {
