@@ -110,13 +110,7 @@ func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
 	defer turn.End()
 	m := h.pool.Get().(*memory)
 	defer h.release(m)
-	var request eval.Request
-	if refused = m.readContext(body, h.options.Inject != nil, &request); refused != nil {
-		turn.End()
-		h.writeProblem(rw, nil, refused)
-		return
-	}
-	h.answerFlags(rw, r, m, &request, &bulk{scope: s, query: query, body: body, turn: turn})
+	h.answerFlags(rw, r, m, &bulk{scope: s, query: query, body: body, turn: turn})
 }
 
 // bulk is a request for all flags.
@@ -127,7 +121,7 @@ type bulk struct {
 	turn  *budget.Turn // ends before the response is written
 }
 
-func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory, request *eval.Request, b *bulk) {
+func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory, b *bulk) {
 	v, current := h.atLeast(r.Context(), b.query)
 	end := h.bulkEnd(r, b)
 	known := entityTags(r.Header["If-None-Match"])
@@ -135,17 +129,24 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		known = nil
 	}
 	input := h.inputTag(m, v, b, end)
-	if h.options.Inject != nil { // the time also affects the response
-		request.EntityContext = h.options.Inject(request.EntityContext, r)
-	} else {
-		for _, tag := range known {
+	if h.options.Inject == nil { // otherwise the time also affects the response
+		for _, tag := range known { // of responses to valid bodies
 			if string(input[:]) == tag.input {
-				_ = h.options.Eval.EvaluateFlags(r.Context(), *request, nil, false, nil) // for traces: nothing was evaluated
+				_ = h.options.Eval.EvaluateFlags(r.Context(), eval.Request{}, nil, false, nil) // for traces: nothing was evaluated
 				b.turn.End()
 				notModified(rw, tag)
 				return
 			}
 		}
+	}
+	var request eval.Request
+	if refused := m.readContext(b.body, h.options.Inject != nil, &request); refused != nil {
+		b.turn.End()
+		h.writeProblem(rw, nil, refused)
+		return
+	}
+	if h.options.Inject != nil {
+		request.EntityContext = h.options.Inject(request.EntityContext, r)
 	}
 	flags, bytes := v.in(&b.scope)
 	held, refused := h.reserve(bytes)
@@ -156,7 +157,7 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	}
 	defer held.Release()
 	h.counts.bulkFlags.Add(uint64(len(flags)))
-	if err := h.writeFlags(r.Context(), m, request, flags, end); err != nil {
+	if err := h.writeFlags(r.Context(), m, &request, flags, end); err != nil {
 		return // the client disconnected
 	}
 	b.turn.End()
