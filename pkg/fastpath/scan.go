@@ -143,20 +143,32 @@ func (s *scanner) plainString() (string, bool) {
 // string reads a string. It returns the JSON, and whether the part in quotes is plain.
 func (s *scanner) string() (raw string, plain, ok bool) {
 	rest := s.text[s.at:]
+	if n := plainStringLength(rest); n > 0 { // nearly always
+		s.at += n
+		return rest[:n], true, true
+	}
+	return s.oddString(rest)
+}
+
+// plainStringLength returns the length of the JSON string at the beginning of the text, if it has
+// only plain ASCII characters. Otherwise it returns 0.
+func plainStringLength(text string) int {
+	if text == "" || text[0] != '"' {
+		return 0
+	}
+	end := 1 + eval.PlainASCII(text[1:])
+	if end == len(text) || text[end] != '"' {
+		return 0
+	}
+	return end + 1
+}
+
+// oddString reads a string at the beginning of rest.
+func (s *scanner) oddString(rest string) (raw string, plain, ok bool) {
 	if rest == "" || rest[0] != '"' {
 		return "", false, false
 	}
-	end := 1 + eval.PlainASCII(rest[1:])
-	if end < len(rest) && rest[end] == '"' { // nearly always
-		s.at += end + 1
-		return rest[:end+1], true, true
-	}
-	return s.oddString(rest, end)
-}
-
-// oddString reads a string at the beginning of rest whose characters before end are plain.
-func (s *scanner) oddString(rest string, end int) (raw string, plain, ok bool) {
-	for i := end; i < len(rest); i++ {
+	for i := 1; i < len(rest); i++ {
 		switch c := rest[i]; {
 		case c == '"':
 			s.at += i + 1

@@ -130,6 +130,9 @@ func (d *decoder) readAlike(e *eval.Entity, members []eval.Member) bool {
 // plainValue returns the JSON value at the beginning of the text, or an empty string if
 // encoding/json would write other bytes.
 func plainValue(text string) string {
+	if n := plainStringLength(text); n > 0 { // most values
+		return text[:n]
+	}
 	s := scanner{text: text}
 	value, canonical, ok := s.value(1)
 	if !canonical || !ok {
