@@ -299,7 +299,7 @@ func (u *UI) routes() http.Handler {
 }
 
 // formsOnly refuses what no browser sends: a request with another method than GET and HEAD that is not a form. Its error is no page,
-// because it takes far longer to render, and nobody would see it.
+// because it takes far longer to render, and no person would see it.
 func formsOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
