@@ -138,7 +138,7 @@ func (h *Handler) GetDatarFlagRollout(p datarapi.GetDatarFlagRolloutParams) midd
 
 // PostDatarFlagForecast forecasts the effect of a draft.
 func (h *Handler) PostDatarFlagForecast(p datarapi.PostDatarFlagForecastParams) middleware.Responder {
-	draft, err := draftOf(p.Body.Draft)
+	draft, err := h.draftOf(p.HTTPRequest.Context(), p.Body.Draft)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
@@ -194,7 +194,7 @@ func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder
 	var draft *entity.Definition
 	if p.Body.Draft != nil {
 		var err error
-		if draft, err = draftOf(p.Body.Draft); err != nil {
+		if draft, err = h.draftOf(p.HTTPRequest.Context(), p.Body.Draft); err != nil {
 			return h.fail(p.HTTPRequest, err)
 		}
 	}
@@ -244,11 +244,11 @@ func (h *Handler) tried(ctx context.Context, trial *insight.Trial) ([][]byte, er
 }
 
 // draftOf converts the parts of a draft as definitionOf converts those of a definition.
-func draftOf(m *models.FlagDraft) (*entity.Definition, error) {
+func (h *Handler) draftOf(ctx context.Context, m *models.FlagDraft) (*entity.Definition, error) {
 	if m == nil {
 		return &entity.Definition{}, nil
 	}
-	d, err := definitionOf(&models.FlagDefinition{SnapshotID: new(int64(0)), Enabled: m.Enabled, Variants: m.Variants, Segments: m.Segments})
+	d, err := h.definitionOf(ctx, &models.FlagDefinition{SnapshotID: new(int64(0)), Enabled: m.Enabled, Variants: m.Variants, Segments: m.Segments})
 	return &d, err
 }
 

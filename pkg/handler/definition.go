@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"encoding/json"
 	stderrors "errors"
 	"fmt"
@@ -23,7 +24,7 @@ func (h *Handler) GetFlagDefinition(p flagapi.GetFlagDefinitionParams) middlewar
 
 // PutFlagDefinition saves a flag with all its parts at once.
 func (h *Handler) PutFlagDefinition(p flagapi.PutFlagDefinitionParams) middleware.Responder {
-	d, err := definitionOf(p.Body)
+	d, err := h.definitionOf(p.HTTPRequest.Context(), p.Body)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
@@ -69,13 +70,23 @@ func definitionModel(f *entity.Flag) *models.FlagDefinition {
 }
 
 // definitionOf converts a definition. A list that is left out becomes nil; an empty list stays
-// empty.
-func definitionOf(m *models.FlagDefinition) (entity.Definition, error) {
-	d := entity.Definition{
+// empty. Large attachments wait for their turn.
+func (h *Handler) definitionOf(ctx context.Context, m *models.FlagDefinition) (d entity.Definition, err error) {
+	size := 0
+	for _, v := range m.Variants {
+		if v != nil {
+			size += len(v.Attachment)
+		}
+	}
+	turn, err := h.turns.TakeFor(ctx, size)
+	if err != nil {
+		return d, err
+	}
+	defer turn.End()
+	d = entity.Definition{
 		SnapshotID: uint(*m.SnapshotID), Key: m.Key, Description: m.Description, Notes: m.Notes, EntityType: m.EntityType,
 		Enabled: m.Enabled, DataRecordsEnabled: m.DataRecordsEnabled, Tags: m.Tags,
 	}
-	var err error
 	if d.Variants, err = eachPart("variants", m.Variants, variantDefinition); err != nil {
 		return d, err
 	}

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"encoding/json"
 
 	"github.com/go-openapi/strfmt"
@@ -67,6 +68,16 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 		VariantID:  new(int64(d.VariantID)),
 		VariantKey: &d.VariantKey,
 	}
+}
+
+// attachment is attachmentOf in the turn of a large attachment, whose names are sorted.
+func (h *Handler) attachment(ctx context.Context, value json.RawMessage) (entity.Attachment, error) {
+	turn, err := h.turns.TakeFor(ctx, len(value))
+	if err != nil {
+		return "", err
+	}
+	defer turn.End()
+	return attachmentOf(value)
 }
 
 // attachmentOf converts the free-form value of a request. An absent value and null both give an empty attachment.

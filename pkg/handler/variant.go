@@ -30,7 +30,7 @@ func (h *Handler) FindVariants(p variantapi.FindVariantsParams) middleware.Respo
 
 // CreateVariant adds a variant. Without an attachment, the variant gets an empty one.
 func (h *Handler) CreateVariant(p variantapi.CreateVariantParams) middleware.Responder {
-	attachment, err := attachmentOf(p.Body.Attachment)
+	attachment, err := h.attachment(p.HTTPRequest.Context(), p.Body.Attachment)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
@@ -43,7 +43,7 @@ func (h *Handler) CreateVariant(p variantapi.CreateVariantParams) middleware.Res
 
 // PutVariant changes a variant. Without an attachment, the variant keeps its own.
 func (h *Handler) PutVariant(p variantapi.PutVariantParams) middleware.Responder {
-	attachment, err := attachmentOf(p.Body.Attachment)
+	attachment, err := h.attachment(p.HTTPRequest.Context(), p.Body.Attachment)
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
