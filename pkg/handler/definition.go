@@ -78,7 +78,7 @@ func (h *Handler) definitionOf(ctx context.Context, m *models.FlagDefinition) (d
 			size += len(v.Attachment)
 		}
 	}
-	turn, err := h.turns.TakeFor(ctx, size)
+	turn, err := h.turnFor(ctx, size, "the attachments were not converted")
 	if err != nil {
 		return d, err
 	}

@@ -46,7 +46,7 @@ func (h *Handler) encodeSnapshots(ctx context.Context, snapshots []entity.FlagSn
 	for i := range snapshots {
 		size += len(snapshots[i].Flag)
 	}
-	turn, err := h.turns.TakeFor(ctx, size)
+	turn, err := h.turnFor(ctx, size, "the snapshots were not encoded")
 	if err != nil {
 		return nil, err
 	}

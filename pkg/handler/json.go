@@ -12,6 +12,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
@@ -24,6 +25,16 @@ func jsonConsumer(turns budget.Turns) runtime.Consumer {
 		}
 		return decodeJSON(r, into)
 	})
+}
+
+// turnFor waits for the turn of length bytes. If ctx ends before, the error is an
+// *insight.UnfinishedError with what was not done.
+func (h *Handler) turnFor(ctx context.Context, length int, undone string) (*budget.Turn, error) {
+	turn, err := h.turns.TakeFor(ctx, length)
+	if err != nil {
+		return nil, &insight.UnfinishedError{Work: undone, Err: err}
+	}
+	return turn, nil
 }
 
 // inTurn limits how many bodies that take long are decoded in parallel. It reads a body before it waits,

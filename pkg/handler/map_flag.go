@@ -72,7 +72,7 @@ func distributionModel(d *entity.Distribution) *models.Distribution {
 
 // attachment is attachmentOf in the turn of a large attachment, whose names are sorted.
 func (h *Handler) attachment(ctx context.Context, value json.RawMessage) (entity.Attachment, error) {
-	turn, err := h.turns.TakeFor(ctx, len(value))
+	turn, err := h.turnFor(ctx, len(value), "the attachment was not converted")
 	if err != nil {
 		return "", err
 	}
