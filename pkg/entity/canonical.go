@@ -99,7 +99,7 @@ func (c *canonicalizer) sort(start int, members []place) {
 // next omits white space and returns the character after it.
 func (c *canonicalizer) next() byte {
 	start := c.at
-	for strings.IndexByte(space, c.text[c.at]) >= 0 {
+	for c.text[c.at] <= ' ' { // is white space, because the text is valid
 		c.at++
 	}
 	if c.at > start {

@@ -70,14 +70,17 @@ func (r *validReader) value() any {
 
 // skipLiteral skips a number, true, false or null.
 func (r *validReader) skipLiteral() {
-	for r.at < len(r.text) && strings.IndexByte(",]}"+space, r.text[r.at]) < 0 {
+	for r.at < len(r.text) {
+		if c := r.text[r.at]; c <= ' ' || c == ',' || c == ']' || c == '}' {
+			return
+		}
 		r.at++
 	}
 }
 
 // next skips white space and returns the character after it.
 func (r *validReader) next() byte {
-	for strings.IndexByte(space, r.text[r.at]) >= 0 {
+	for r.text[r.at] <= ' ' { // is white space, because the text is valid
 		r.at++
 	}
 	return r.text[r.at]
