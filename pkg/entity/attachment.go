@@ -8,14 +8,15 @@ import (
 	"strings"
 )
 
-// Attachment is the JSON of the free-form object of a variant, which clients receive. It is the JSON that EncodeJSON
-// writes for the decoded object: names are sorted, and numbers keep their notation, so that large integers are exact. So equal
-// objects have equal attachments, and an attachment takes the memory of its JSON. An empty Attachment is stored and
-// served as null. Use ParseAttachment for JSON that can have another form.
+// Attachment is the JSON of the free-form object of a variant, which clients receive. It is the JSON
+// that EncodeJSON writes for the decoded object: names are sorted, and numbers keep their notation,
+// so that large integers are exact. So equal objects have equal attachments, and an attachment takes
+// the memory of its JSON. An empty Attachment is stored and served as null. Use ParseAttachment for
+// JSON that can have another form.
 type Attachment string
 
-// ParseAttachment returns the attachment of a JSON object or null that a client sends. The error matches ErrInvalid if it nests
-// deeper than MaxJSONDepth. Otherwise it is that of json.Unmarshal.
+// ParseAttachment returns the attachment of a JSON object or null that a client sends. The error
+// matches ErrInvalid if it nests deeper than MaxJSONDepth. Otherwise it is that of json.Unmarshal.
 func ParseAttachment(text string) (a Attachment, err error) {
 	// An object in the wrong order is copied once for each level around it, so the depth is checked first.
 	if err := Attachment(text).CheckDepth(); err != nil {

@@ -6,8 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// canonical returns a valid JSON value as EncodeJSON writes the decoded value: without white space, with sorted names, each once,
-// and with the shortest escapes. It decodes only strings that change. It returns the same string if it is canonical.
+// canonical returns a valid JSON value as EncodeJSON writes the decoded value: without white space,
+// with sorted names, each once, and with the shortest escapes. It decodes only strings that change.
+// It returns the same string if it is canonical.
 func canonical(text string) string {
 	c := canonicalizer{validReader: validReader{text: text}}
 	c.value()

@@ -7,9 +7,10 @@ import (
 	"unsafe"
 )
 
-// DecodeJSON decodes JSON, with numbers as json.Number, as a json.Decoder does. It returns nil if the text is invalid. A
-// json.Decoder needs up to three times the memory of the text in addition, for a buffer that doubles and the values. The
-// values of DecodeJSON are parts of the text.
+// DecodeJSON decodes JSON, with numbers as json.Number, as a json.Decoder does. It returns nil if the
+// text is invalid, also if something follows the value. A json.Decoder needs up to three times the
+// memory of the text in addition, for a buffer that doubles and the values. Strings and numbers are
+// parts of the text: they keep it in memory, and it must not change.
 func DecodeJSON(text string) any {
 	if !isValid(text) {
 		return nil

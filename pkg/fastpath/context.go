@@ -2,12 +2,13 @@ package fastpath
 
 import "github.com/flagr-datar/flagr-datar/pkg/eval"
 
-// ContextReader reads bodies with an evaluation context, as OpenFeature's providers send them. The zero value is ready to use, by one goroutine. Its results are valid until the next
-// call of Read or Forget.
+// ContextReader reads bodies with an evaluation context, as OpenFeature's providers send them. The
+// zero value is ready to use, by one goroutine. Its results are valid until the next call of Read or
+// Forget.
 type ContextReader struct{ decoder decoder }
 
-// Read reads `{"context": {...}}`, and skips other members. It returns false for anything that is not plain, valid or not.
-// The object refers to the text, which must not change.
+// Read reads `{"context": {...}}`, and skips other members. It returns false for anything that is
+// not plain, valid or not. The object refers to the text, which must not change.
 func (c *ContextReader) Read(text string) (context *eval.Object, ok bool) {
 	d := &c.decoder
 	d.begin(text)

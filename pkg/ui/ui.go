@@ -298,8 +298,8 @@ func (u *UI) routes() http.Handler {
 	return http.NewCrossOriginProtection().Handler(formsOnly(mux))
 }
 
-// formsOnly refuses what no browser sends: a request with another method than GET and HEAD that is not a form. Its error is no page,
-// because it takes far longer to render, and no person would see it.
+// formsOnly rejects requests that no browser sends: those that neither read nor send a form. The
+// error is a short text, because rendering a page takes far longer.
 func formsOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
