@@ -173,8 +173,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // entity may have two bytes, and takes a hundred.
 const manyEntities = 1000
 
-// release returns memory for reuse. It drops all references to the request, and clears its body: if an evaluator kept a
-// string of it, against the rules of eval.Recorder, that string would not become part of another client's request.
+// release returns memory for reuse. It drops all references to the request, and clears its body, so
+// that unused memory has no text of a client. This does not protect a string that is kept against the
+// rules of eval.Recorder: the next request overwrites it.
 func (h *Handler) release(m *memory) {
 	clear(m.body)
 	if m.body = m.body[:0]; cap(m.body) > maxPooledBody {
