@@ -67,6 +67,7 @@ type App struct {
 	handler     *handler.Handler
 	memory      *budget.Memory // of flags, lists and histories
 	turns       budget.Turns   // of large bodies
+	reads       budget.Turns   // of requests that read flags or counts
 	description []byte
 	pages       *ui.UI                // nil if turned off
 	ingesting   bool                  // counts from other servers and applications are accepted
@@ -103,7 +104,7 @@ type cleanup struct {
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(budget.AnswerBytes),
-		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), description: o.Description, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
+		turns: budget.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)), reads: readTurns(c), description: o.Description, ownsProcess: o.OwnsProcess, memoryTuned: c.GoRuntime.Tuned,
 		releaseMemory: func(context.Context) {}, // for flags of a document
 	}
 	if a.now == nil {
@@ -167,6 +168,19 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	return a, nil
 }
 
+// waitingReads is how many requests read flags or counts at once if a database outside of this process does the work.
+const waitingReads = 32
+
+// readTurns returns the turns of requests that read flags or counts. SQLite and documents are read in this process, so more of
+// them at once than there are processors would finish nothing sooner, and delay evaluations. There are at least two, so that
+// one long query does not hold up all others.
+func readTurns(c *config.Config) budget.Turns {
+	if c.Database.Driver == config.DriverMySQL || c.Database.Driver == config.DriverPostgres || c.Datar.Store != "" {
+		return budget.NewTurns(waitingReads)
+	}
+	return budget.NewTurns(max(2, runtime.GOMAXPROCS(0)-1))
+}
+
 // Register assigns the operations of the generated API. Call it before the API's Serve.
 func (a *App) Register(api *operations.FlagrAPI) {
 	api.Logger = func(format string, args ...any) { a.logger.Info(fmt.Sprintf(format, args...)) }
@@ -193,6 +207,7 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	if a.pages != nil {
 		api = a.pages.Handler(api)
 	}
+	api = web.ReadInTurn(a.reads, api)
 	api = web.DelayDisconnected(a.edge.disconnects, api)
 	if a.evaluator != nil {
 		api = fastpath.New(fastpath.Options{

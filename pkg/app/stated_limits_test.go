@@ -118,6 +118,7 @@ var ofOperations = map[string][]string{
 	"JSON values in a body": {"budget.MaxValues"},
 	"memory of all bodies in flight, decoded, those of OFREP included":                                                       {"budget.BodyBytes MiB", "budget.LargeBytes KiB"},
 	"bodies over 16 KiB, batches of more than 1,000 evaluations, and pages, that are decoded, evaluated or rendered at once": {"budget.LargeBytes KiB", "eval.largeBatch"},
+	"requests that read flags, histories or counts at once, pages included; not exports and evaluations":                     {"app.waitingReads", "handler.StoreTimeout s"},
 	"clients that disconnect before the end of their body":                                                                   {"budget.disconnectsPerSecond", "budget.maxDisconnectDelay s"},
 	"evaluations of a batch": {"eval.maxBatch"},
 	"query for all flags while sums of more than 3 days that it needs are missing": {"datar/gormstore.largeBacklog 24", "datar/gormstore.preparingTimeout s"},

@@ -32,7 +32,11 @@ func (t Turns) Take(ctx context.Context) error {
 	}
 	select {
 	case t <- struct{}{}:
-		runtime.Gosched() // a goroutine that is woken runs first, so a chain of turns would run before small requests
+		runtime.Gosched()                 // a goroutine that is woken runs first, so a chain of turns would run before small requests
+		if err := ctx.Err(); err != nil { // since the turn was granted
+			t.Release()
+			return err
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -61,6 +65,34 @@ func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
 		return nil, err
 	}
 	return &Turn{t, true}, nil
+}
+
+// turnKey is the key of a *Turn in a context.
+type turnKey struct{}
+
+// Context returns the context of a request that takes a turn with Resume, and that turn, which it does not have yet. They are for one
+// goroutine. Call End at the latest when the request is done.
+func (t Turns) Context(ctx context.Context) (context.Context, *Turn) {
+	turn := &Turn{of: t}
+	return context.WithValue(ctx, turnKey{}, turn), turn
+}
+
+// Pause ends the turn of the context's request before it waits for another request. Without a turn, it does nothing.
+func Pause(ctx context.Context) {
+	turn, _ := ctx.Value(turnKey{}).(*Turn)
+	turn.End()
+}
+
+// Resume waits for a turn if the context's request has none, before its first one and after Pause. If the context is not from
+// Turns.Context, it does nothing. The error is that of ctx.
+func Resume(ctx context.Context) error {
+	turn, ok := ctx.Value(turnKey{}).(*Turn)
+	if !ok || turn.held {
+		return nil
+	}
+	err := turn.of.Take(ctx)
+	turn.held = err == nil
+	return err
 }
 
 // End ends the turn. Without a turn, it does nothing.

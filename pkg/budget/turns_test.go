@@ -58,3 +58,67 @@ func TestWithoutTurnsAllWorkAtOnce(t *testing.T) {
 	}
 	turns.Release()
 }
+
+// TestNoTurnAfterTheEnd: a turn that is granted just before the context ends is returned.
+func TestNoTurnAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		for range 2 {
+			if err := turns.Take(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, leave := context.WithCancel(t.Context())
+			got := make(chan error)
+			go func() { got <- turns.Take(ctx) }()
+			synctest.Wait()
+			turns.Release() // to the other one, which has not run yet
+			leave()
+			if err := <-got; !errors.Is(err, context.Canceled) {
+				t.Fatalf("who has left gets %v", err)
+			}
+		}
+	})
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		ctx, turn := turns.Context(t.Context())
+		for range 2 { // the second one has a turn
+			if err := budget.Resume(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		budget.Pause(ctx)
+		if err := turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		resumed := false
+		go func() {
+			if err := budget.Resume(ctx); err != nil {
+				t.Error(err)
+			}
+			resumed = true
+		}()
+		synctest.Wait()
+		if resumed {
+			t.Error("resumed beside another turn")
+		}
+		turns.Release()
+		synctest.Wait()
+		if !resumed {
+			t.Error("not resumed after the other turn")
+		}
+		turn.End()
+		turn.End()
+		if err := turns.Take(t.Context()); err != nil {
+			t.Error(err)
+		}
+		budget.Pause(t.Context())
+		if err := budget.Resume(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}

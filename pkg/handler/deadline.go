@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
@@ -18,6 +19,9 @@ const StoreTimeout = 25 * time.Second
 // Deadline wraps the operations behind the API's router. An operation that waits for the database
 // longer than timeout ends with 503 and returns its connection to the pool. The flags and snapshots
 // that an operation reads take memory, which all requests share, until its response is sent.
+//
+// Operations that only read wait for the turn of the request's context, if it has one, see budget.Resume. Operations that change something need none: the store
+// makes one change at a time, and their bodies can be slow. A client that disconnects while it waits costs nothing.
 //
 // Deadline does not apply to operations that need no database, to the export of all flags as a
 // file, which may take long, and to the live tail, which has its own time limit.
@@ -33,6 +37,21 @@ func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Hand
 		defer cancel()
 		ctx, release := memory.Share(ctx)
 		defer release()
+		// Those of exports are counted apart, and most requests for them get 304.
+		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && !slices.Contains(route.Operation.Tags, "export") {
+			if budget.Resume(ctx) != nil {
+				waitedInVain(r).WriteResponse(rw, runtime.JSONProducer())
+				return
+			}
+		}
 		operations.ServeHTTP(rw, r.WithContext(ctx))
 	})
+}
+
+// waitedInVain responds to a request whose context ended before its turn.
+func waitedInVain(r *http.Request) middleware.Responder {
+	if r.Context().Err() != nil {
+		return reply(statusClientClosedRequest, "request canceled")
+	}
+	return retryLater(1, "too many requests that read flags or counts at the same time: retry later")
 }

@@ -56,6 +56,9 @@ func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.
 		if !wanted(f) {
 			continue
 		}
+		if err := r.Context().Err(); err != nil { // a compressed megabyte can end before the first write fails
+			return err
+		}
 		if err := document.element(func(b []byte) []byte { return appendFlagEntity(b, f) }); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
@@ -59,6 +60,9 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		flags, pages, err := h.store.FlagsOrPages(r.Context(), q)
 		next := func() (err error) {
+			if err := budget.Resume(r.Context()); err != nil { // sending a page ended the turn
+				return err
+			}
 			flags, err = h.store.Flags(r.Context(), q.Page(pages[0]))
 			pages = pages[1:]
 			return err

@@ -123,8 +123,8 @@ func New(o Options) *Handler {
 		now = time.Now
 	}
 	return &Handler{
-		files:            make(exports, maxExports),
-		documents:        make(exports, maxExports),
+		files:            exports(budget.NewTurns(maxExports)),
+		documents:        exports(budget.NewTurns(maxExports)),
 		turns:            o.Turns,
 		batchMemory:      o.BatchMemory,
 		store:            o.Store,

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 const (
@@ -30,21 +32,21 @@ const (
 	streamBuffer = 64 << 10
 )
 
-// exports bounds the exports that run in parallel. It holds one element per running export.
-type exports chan struct{}
+// exports bounds the exports that run in parallel.
+type exports budget.Turns
 
 // responder sends answer when an export may run. It responds with 503 if that takes longer than
 // exportWait.
 func (e exports) responder(ctx context.Context, answer middleware.Responder) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
-		patience := time.NewTimer(exportWait)
-		defer patience.Stop()
-		select {
-		case e <- struct{}{}:
-			defer func() { <-e }()
-		case <-patience.C:
+		patience, cancel := context.WithTimeout(ctx, exportWait)
+		defer cancel()
+		switch err := budget.Turns(e).Take(patience); {
+		case err == nil:
+			defer budget.Turns(e).Release()
+		case ctx.Err() == nil:
 			answer = retryLater(exportRetryAfter, fmt.Sprintf("%d exports are served already: try again later", cap(e)))
-		case <-ctx.Done():
+		default:
 			answer = reply(statusClientClosedRequest, "request canceled")
 		}
 		answer.WriteResponse(rw, producer)

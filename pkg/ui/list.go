@@ -2,6 +2,8 @@ package ui
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -226,6 +228,9 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	board := u.boardNow(r.Context())
+	if err := r.Context().Err(); errors.Is(err, context.Canceled) {
+		return err
+	}
 	found, byState := u.filter(all, board, q)
 	u.fillFilters(&d, all, q, byState)
 	d.Answer, d.Under = u.listAnswer(p, len(all), board, q, byState)
@@ -500,6 +505,9 @@ func (u *UI) filterWords(q listQuery) template.HTML {
 func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
 	board := u.boardNow(r.Context())
+	if err := r.Context().Err(); errors.Is(err, context.Canceled) {
+		return err
+	}
 	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
 	attachCSV(rw, "flags.csv")
 	lines := func(yield func(insight.ListedFlag) bool) {

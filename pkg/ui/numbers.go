@@ -208,8 +208,10 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	if !wait {
 		return kept
 	}
+	budget.Pause(ctx)
 	select {
 	case <-making.done:
+		_ = budget.Resume(ctx) // fails only if the request has ended
 		return cmp.Or(making.board, kept)
 	case <-ctx.Done():
 		return kept

@@ -157,8 +157,7 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	b := pageBuffer{ctx: r.Context()}
 	err := u.execute(&b, name, p)
 	if errors.Is(err, errNoTurn) {
-		rw.Header().Set("Retry-After", "1")
-		http.Error(rw, errNoTurn.Error(), http.StatusServiceUnavailable)
+		refuseTurn(rw, r)
 		return
 	}
 	if errors.Is(err, errLongPage) || errors.Is(err, budget.ErrExhausted) {
@@ -178,6 +177,19 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 	for _, part := range b.parts {
 		_, _ = rw.Write(part)
 	}
+}
+
+// statusClientClosedRequest is for logs and metrics of requests whose client has disconnected.
+const statusClientClosedRequest = 499
+
+// refuseTurn responds to a request whose context ended before its turn, without a page, which would need a turn.
+func refuseTurn(rw http.ResponseWriter, r *http.Request) {
+	if errors.Is(r.Context().Err(), context.Canceled) {
+		http.Error(rw, "request canceled", statusClientClosedRequest)
+		return
+	}
+	rw.Header().Set("Retry-After", "1")
+	http.Error(rw, errNoTurn.Error(), http.StatusServiceUnavailable)
 }
 
 // execute executes the template of a page in turn. The error matches errNoTurn if the context of the request ends before.

@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
 // TestPagesAreRenderedInTurn: pages leave a processor for small requests, and return their turn, also those of errors.
@@ -28,8 +30,15 @@ func TestPagesAreRenderedInTurn(t *testing.T) {
 	cancel()
 	rw := httptest.NewRecorder()
 	f.ServeHTTP(rw, httptest.NewRequestWithContext(ctx, http.MethodGet, "/ui/flags/1", nil))
+	if rw.Code != 499 {
+		t.Errorf("without a turn, a client that has left: %d", rw.Code)
+	}
+	late, cancelLate := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancelLate()
+	rw = httptest.NewRecorder()
+	f.ServeHTTP(rw, httptest.NewRequestWithContext(late, http.MethodGet, "/ui/flags/1", nil))
 	if rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") == "" {
-		t.Errorf("without a turn: %d %v", rw.Code, rw.Header())
+		t.Errorf("without a turn in time: %d %v", rw.Code, rw.Header())
 	}
 	done := make(chan int)
 	go func() {
@@ -41,4 +50,60 @@ func TestPagesAreRenderedInTurn(t *testing.T) {
 	if status := <-done; status != http.StatusOK {
 		t.Errorf("after its turn: %d", status)
 	}
+}
+
+// TestPagesReadInTurn: a page waits for its turn before it reads, a form does not, and the turn ends when the page is sent.
+func TestPagesReadInTurn(t *testing.T) {
+	t.Parallel()
+	reads := budget.NewTurns(1)
+	f := setup(t, func(*ui.Options) {})
+	pages := web.ReadInTurn(reads, f)
+	for _, path := range []string{"/ui/", "/ui/flags.csv", "/ui/flags/1", "/ui/flags/99", "/ui/flags/1/traffic"} {
+		// It returns its turn: otherwise the next one would wait.
+		pages.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	}
+	if err := reads.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(ctx context.Context, method, path string) *httptest.ResponseRecorder {
+		rw := httptest.NewRecorder()
+		pages.ServeHTTP(rw, httptest.NewRequestWithContext(ctx, method, path, nil))
+		return rw
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if rw := ask(gone, http.MethodGet, "/ui/flags/1"); rw.Code != 499 {
+		t.Errorf("a client that has left: %d", rw.Code)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	if rw := ask(late, http.MethodGet, "/ui/flags/1"); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") == "" {
+		t.Errorf("without a turn in time: %d %v", rw.Code, rw.Header())
+	}
+	if rw := ask(t.Context(), http.MethodPost, "/ui/flags/1/enabled"); rw.Code == http.StatusServiceUnavailable {
+		t.Errorf("a form waits for a turn: %d", rw.Code)
+	}
+	reads.Release()
+	rw := &checkedWriter{ResponseRecorder: httptest.NewRecorder(), check: func() {
+		if err := reads.Take(late); err != nil {
+			t.Errorf("a page that is being sent has a turn: %v", err)
+			return
+		}
+		reads.Release()
+	}}
+	pages.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ui/flags/1", nil))
+	if rw.Code != http.StatusOK {
+		t.Errorf("after its turn: %d", rw.Code)
+	}
+}
+
+// checkedWriter calls check at each write.
+type checkedWriter struct {
+	*httptest.ResponseRecorder
+	check func()
+}
+
+func (w *checkedWriter) Write(p []byte) (int, error) {
+	w.check()
+	return w.ResponseRecorder.Write(p)
 }

@@ -279,6 +279,12 @@ func (u *UI) routes() http.Handler {
 				defer release()
 				ctx = shared
 			}
+			if r.Method != http.MethodPost { // a form can be slow
+				if budget.Resume(ctx) != nil {
+					refuseTurn(rw, r)
+					return
+				}
+			}
 			r = r.WithContext(ctx)
 			r.Body = http.MaxBytesReader(rw, r.Body, maxFormBytes)
 			rw.Header().Set("Cache-Control", "no-store")
@@ -409,6 +415,9 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, budget.ErrExhausted):
 		status, name = http.StatusServiceUnavailable, "error.busy"
 		rw.Header().Set("Retry-After", "1")
+	case errors.Is(r.Context().Err(), context.Canceled):
+		http.Error(rw, "request canceled", statusClientClosedRequest)
+		return
 	case r.Context().Err() != nil:
 		status, name = http.StatusServiceUnavailable, "error.database"
 		u.o.Logger.Warn("page was not ready in time", "path", r.URL.Path, "error", err)

@@ -1,0 +1,115 @@
+package handler_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/store"
+	"github.com/flagr-datar/flagr-datar/pkg/web"
+)
+
+// paged is a store with two pages of flags.
+type paged struct {
+	handler.Store
+	reading func()
+}
+
+func (p paged) Flag(context.Context, int64) (*entity.Flag, error) {
+	p.reading()
+	return &entity.Flag{}, nil
+}
+
+func (p paged) FlagsOrPages(context.Context, store.FlagQuery) ([]entity.Flag, []store.FlagPage, error) {
+	return nil, []store.FlagPage{{FirstID: 1, LastID: 1}, {FirstID: 2, LastID: 2}}, nil
+}
+
+func (p paged) Flags(context.Context, store.FlagQuery) ([]entity.Flag, error) {
+	p.reading()
+	return []entity.Flag{{Description: strings.Repeat("x", 100_000)}}, nil
+}
+
+func (p paged) UpdateFlag(context.Context, string, int64, store.FlagPatch) (*entity.Flag, error) {
+	return &entity.Flag{}, nil
+}
+
+// TestReadsTakeTurns checks that operations that read have a turn while they read, none while they send, and end if the client
+// leaves or the time is over before.
+func TestReadsTakeTurns(t *testing.T) {
+	t.Parallel()
+	reads := budget.NewTurns(1)
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	hasTurn := func() bool {
+		if reads.Take(late) != nil {
+			return true
+		}
+		reads.Release()
+		return false
+	}
+	api := newAPI(t)
+	handler.New(handler.Options{Logger: slog.New(slog.DiscardHandler), Store: paged{reading: func() {
+		if !hasTurn() {
+			t.Error("reads without a turn")
+		}
+	}}}).Register(api)
+	timeout := time.Minute
+	operations := api.Serve(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			handler.Deadline(timeout, budget.NewMemory(budget.AnswerBytes), next).ServeHTTP(rw, r)
+		})
+	})
+	operations = web.ReadInTurn(reads, operations)
+	ask := func(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
+		rw := &sending{httptest.NewRecorder(), func() {
+			if method == http.MethodGet && timeout == time.Minute && ctx.Err() == nil && hasTurn() {
+				t.Errorf("GET %s: has a turn while the client reads", path)
+			}
+		}}
+		r := httptest.NewRequestWithContext(ctx, method, "/api/v1"+path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		operations.ServeHTTP(rw, r)
+		return rw.ResponseRecorder
+	}
+	for _, path := range []string{"/flags", "/flags/1", "/flags"} {
+		if rw := ask(t.Context(), http.MethodGet, path, ""); rw.Code != http.StatusOK || path == "/flags" && rw.Body.Len() < 200_000 {
+			t.Errorf("GET %s: %d, %d bytes", path, rw.Code, rw.Body.Len())
+		}
+	}
+	if hasTurn() {
+		t.Error("a turn was not returned")
+	}
+	if err := reads.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rw := ask(t.Context(), http.MethodPut, "/flags/1", `{"description":"x"}`); rw.Code != http.StatusOK {
+		t.Errorf("a change waits for a turn of reads: %d %s", rw.Code, rw.Body)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if rw := ask(gone, http.MethodGet, "/flags", ""); rw.Code != 499 {
+		t.Errorf("a client that has left: %d %s", rw.Code, rw.Body)
+	}
+	timeout = time.Millisecond
+	if rw := ask(t.Context(), http.MethodGet, "/flags", ""); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") != "1" {
+		t.Errorf("no turn in time: %d, Retry-After %q", rw.Code, rw.Header().Get("Retry-After"))
+	}
+}
+
+// sending calls check at each write.
+type sending struct {
+	*httptest.ResponseRecorder
+	check func()
+}
+
+func (w *sending) Write(p []byte) (int, error) {
+	w.check()
+	return w.ResponseRecorder.Write(p)
+}
