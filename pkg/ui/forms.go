@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -31,6 +33,31 @@ type form struct {
 	Enabled, Records                    bool
 	Variants                            []formVariant
 	Segments                            []formSegment
+
+	// attachments are the results of parseAttachment for large texts. See convert.
+	attachments map[string]parsedAttachment
+}
+
+type parsedAttachment struct {
+	entity.Attachment
+	err error
+}
+
+// convert parses the large attachments in turn, once for all uses of the form. The error matches errNoTurn.
+func (d *form) convert(ctx context.Context, turns budget.Turns, text *texts) error {
+	d.attachments = map[string]parsedAttachment{}
+	for _, v := range d.Variants {
+		turn, err := turns.TakeFor(ctx, len(v.Attachment))
+		if err != nil {
+			return fmt.Errorf("%w: %w", errNoTurn, err)
+		}
+		if turn != nil {
+			a, err := parseAttachment(v.Attachment, text)
+			d.attachments[v.Attachment] = parsedAttachment{a, err}
+		}
+		turn.End()
+	}
+	return nil
 }
 
 type formVariant struct {
@@ -378,11 +405,14 @@ func (d *form) definition(text *texts) (entity.Definition, []fieldError) {
 		}
 	}
 	for i, v := range d.Variants {
-		attachment, err := parseAttachment(v.Attachment, text)
-		if err != nil {
-			errs = append(errs, fieldError{fmt.Sprintf("v.%d.attachment", i), err.Error()})
+		parsed, ok := d.attachments[v.Attachment]
+		if !ok {
+			parsed.Attachment, parsed.err = parseAttachment(v.Attachment, text)
 		}
-		out.Variants[i] = entity.VariantDefinition{ID: v.ID, Key: v.Key, Attachment: attachment}
+		if parsed.err != nil {
+			errs = append(errs, fieldError{fmt.Sprintf("v.%d.attachment", i), parsed.err.Error()})
+		}
+		out.Variants[i] = entity.VariantDefinition{ID: v.ID, Key: v.Key, Attachment: parsed.Attachment}
 	}
 	for i, s := range d.Segments {
 		at := fmt.Sprintf("s.%d.", i)

@@ -160,6 +160,9 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	typed.keepLines(base)
+	if err := typed.convert(r.Context(), u.o.Turns, u.text); err != nil {
+		return err
+	}
 	before := typed.fields()
 	if place, ok := strings.CutPrefix(action, "undo."); ok {
 		u.undo(base, typed, place)
@@ -169,8 +172,10 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	}
 	if typed.fields() > before { // the button has added a part
 		if full := u.checkGrown(typed); full != nil {
+			attachments := typed.attachments
 			typed = parseForm(r.PostForm)
 			typed.keepLines(base)
+			typed.attachments = attachments
 			p, d := u.targetingPage(r, base, typed, stale)
 			p.Data = d
 			d.omitErrorsOfNewParts()

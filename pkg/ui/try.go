@@ -156,6 +156,9 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		typed.keepLines(f)
+		if err := typed.convert(r.Context(), u.o.Turns, u.text); err != nil {
+			return err
+		}
 		after, errs := u.applied(f, typed)
 		d.Draft, d.Hidden = true, typed.values()
 		d.DraftWords = u.text.say("try.draft", "n", len(u.changesBetween(f, after)))

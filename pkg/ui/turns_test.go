@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
@@ -106,4 +108,50 @@ type checkedWriter struct {
 func (w *checkedWriter) Write(p []byte) (int, error) {
 	w.check()
 	return w.ResponseRecorder.Write(p)
+}
+
+// TestLargeAttachmentsOfFormsAreConvertedInTurn saves a form with a large attachment, which waits for its turn before anything is
+// saved. A client that leaves meanwhile has saved nothing.
+func TestLargeAttachmentsOfFormsAreConvertedInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := budget.NewTurns(1)
+		f := setup(t, func(o *ui.Options) { o.Turns = turns })
+		form := f.form(t)
+		form.Set("v.0.attachment", `{"b":"`+strings.Repeat("x", budget.LargeBytes)+`","a":1}`)
+		form.Set("do", "save")
+		post := func(ctx context.Context) (status <-chan int) {
+			done := make(chan int, 1)
+			go func() {
+				r := httptest.NewRequestWithContext(ctx, http.MethodPost, targeting, strings.NewReader(form.Encode()))
+				r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+				rw := httptest.NewRecorder()
+				f.ServeHTTP(rw, r)
+				done <- rw.Code
+			}()
+			synctest.Wait()
+			return done
+		}
+		if err := turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		leaving, leave := context.WithCancel(t.Context())
+		left := post(leaving)
+		stays := post(t.Context())
+		if before := f.writes; len(left) != 0 || len(stays) != 0 || before != 0 {
+			t.Fatalf("the forms do not wait: %d changes", before)
+		}
+		leave()
+		synctest.Wait()
+		turns.Release()
+		if status := <-left; status != http.StatusServiceUnavailable {
+			t.Errorf("the client that left: %d", status)
+		}
+		if status := <-stays; status != http.StatusSeeOther || f.writes != 1 {
+			t.Errorf("the client that stayed: %d, %d changes", status, f.writes)
+		}
+		if err := turns.Take(t.Context()); err != nil { // all turns were returned
+			t.Fatal(err)
+		}
+	})
 }

@@ -412,7 +412,7 @@ func (u *UI) fail(rw http.ResponseWriter, r *http.Request, err error) {
 		status, name, detail = http.StatusBadRequest, "error.query", u.text.problem(err)
 	case errors.Is(err, errLongPage):
 		status, name, detail = http.StatusBadRequest, "error.long", u.text.plain("error.long.detail", "most", maxPageBytes>>20)
-	case errors.Is(err, budget.ErrExhausted):
+	case errors.Is(err, budget.ErrExhausted), errors.Is(err, errNoTurn):
 		status, name = http.StatusServiceUnavailable, "error.busy"
 		rw.Header().Set("Retry-After", "1")
 	case errors.Is(r.Context().Err(), context.Canceled):
