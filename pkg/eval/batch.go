@@ -33,14 +33,10 @@ func (tooSlow) Error() string {
 }
 
 // IsLarge reports whether a batch has so many evaluations that it takes turns with other large
-// requests, also if its body is small: more than largeBatch. Tags count as flagsOfTags flags.
+// requests, also if its body is small: more than largeBatch. A batch with tags is large, because any number of flags can have them,
+// and so is one with debug logs, which list any number of segments.
 func (b *BatchRequest) IsLarge() bool {
-	const flagsOfTags = 20
-	flags := len(b.FlagIDs) + len(b.FlagKeys)
-	if len(b.FlagTags) > 0 {
-		flags += flagsOfTags
-	}
-	return len(b.Entities)*flags > largeBatch
+	return b.EnableDebug || len(b.FlagTags) > 0 || len(b.Entities)*(len(b.FlagIDs)+len(b.FlagKeys)) > largeBatch
 }
 
 // BatchEncoder writes the response to a batch, in the format of the API's evaluationBatchResponse. It sends a long

@@ -125,8 +125,14 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	defer h.release(m)
 	size := len(text)
-	if batch && size <= budget.LargeBytes && strings.Count(text, "{") > manyEntities {
-		size += budget.LargeBytes
+	switch {
+	case size > budget.LargeBytes:
+	case batch:
+		if strings.Count(text, "{") > manyEntities {
+			size += budget.LargeBytes
+		}
+	case size > smallContext:
+		size = budget.Weight(m.body)
 	}
 	turn, err := h.turns.TakeFor(r.Context(), size)
 	if err != nil { // the client disconnected, which logs and metrics show
@@ -142,7 +148,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		header["Content-Type"] = contentTypeJSON // the response may be sent while the batch is evaluated
 		ok, sent, err = h.evaluateBatch(r.Context(), rw, m, text, turn)
 	} else {
-		end, ok = h.evaluate(r.Context(), m, text)
+		end, ok, err = h.evaluate(r.Context(), m, text, turn)
 	}
 	turn.End()
 	if !ok {
@@ -172,6 +178,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // manyEntities is the number of braces in the body of a batch from which it is decoded in turn: an
 // entity may have two bytes, and takes a hundred.
 const manyEntities = 1000
+
+// smallContext is the length of a single request up to which it needs no turn, whatever it contains.
+const smallContext = 2 << 10
 
 // release returns memory for reuse. It drops all references to the request, and clears its body, so
 // that unused memory has no text of a client. This does not protect a string that is kept against the
@@ -285,17 +294,24 @@ type replay struct {
 }
 
 // evaluate writes the response to a single evaluation. It returns false if the request is not plain. A long end of the
-// response is not in m.answer, and a newline follows it.
-func (h *Handler) evaluate(ctx context.Context, m *memory, text string) (end string, ok bool) {
+// response is not in m.answer, and a newline follows it. The error is that of ctx. The logs of a flag with thousands of segments
+// take long, so a request for them takes a turn.
+func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *budget.Turn) (end string, ok bool, err error) {
 	request, ok := m.decoder.request(text)
 	if !ok {
-		return "", false
+		return "", false, nil
+	}
+	if turn == nil && request.EnableDebug {
+		if turn, err = h.turns.TakeFor(ctx, len(text)+budget.LargeBytes); err != nil {
+			return "", true, err
+		}
+		defer turn.End()
 	}
 	h.evaluator.EvaluateInto(ctx, request, &m.result)
 	if m.answer, end = m.result.Split(m.answer[:0]); end == "" {
 		m.answer = append(m.answer, '\n')
 	}
-	return end, true
+	return end, true, nil
 }
 
 // evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent reports whether some of

@@ -712,10 +712,11 @@ func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 		body string
 		want int
 	}{
-		"few":               {`{"flagKeys":["bench"],` + entities(2) + `}`, http.StatusOK},
-		"many entities":     {`{"flagKeys":["bench"],` + entities(3000) + `}`, disconnected},
-		"many flags":        {`{` + ids + `,` + entities(2) + `}`, disconnected},
-		"entities and tags": {`{"flagTags":["a"],` + entities(100) + `}`, disconnected},
+		"few":           {`{"flagKeys":["bench"],` + entities(2) + `}`, http.StatusOK},
+		"many entities": {`{"flagKeys":["bench"],` + entities(3000) + `}`, disconnected},
+		"many flags":    {`{` + ids + `,` + entities(2) + `}`, disconnected},
+		"tags":          {`{"flagTags":["a"],` + entities(1) + `}`, disconnected},
+		"debug":         {`{"flagKeys":["bench"],"enableDebug":true,` + entities(1) + `}`, disconnected},
 	} {
 		for path, h := range map[string]http.Handler{"fast": fast, "generated": generated} {
 			post := func(ctx context.Context) int {
@@ -741,6 +742,45 @@ func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 			cancel()
 			turns.Release()
 		}
+	}
+}
+
+// TestLongEvaluationsTakeTurns checks which single evaluations wait for a turn although their bodies are small.
+func TestLongEvaluationsTakeTurns(t *testing.T) {
+	t.Parallel()
+	turns := budget.NewTurns(1)
+	flags := &side{snapshot: eval.Compile([]entity.Flag{benchmarkFlag()})}
+	service := eval.NewService(flags, nil, eval.Options{})
+	refuse := func(rw http.ResponseWriter, _ *http.Request, _ error) { rw.WriteHeader(http.StatusServiceUnavailable) }
+	fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: refuse, BasePath: "/api/v1", Turns: turns}, http.NotFoundHandler())
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, c := range map[string]struct {
+		body  string
+		waits bool
+	}{
+		"plain":       {`{"flagKey":"bench"}`, false},
+		"long text":   {`{"flagKey":"bench","entityContext":{"a":"` + strings.Repeat("x", budget.LargeBytes/2) + `"}}`, false},
+		"many values": {`{"flagKey":"bench","entityContext":{"a":[1` + strings.Repeat(",1", 5000) + `]}}`, true},
+		"debug":       {`{"flagKey":"bench","enableDebug":true}`, true},
+	} {
+		post := func(ctx context.Context) int {
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/evaluation", strings.NewReader(c.body))
+			r.Header.Set("Content-Type", "application/json")
+			rw := httptest.NewRecorder()
+			fast.ServeHTTP(rw, r)
+			return rw.Code
+		}
+		if status := post(t.Context()); status != http.StatusOK || len(c.body) > budget.LargeBytes {
+			t.Errorf("%s, %d bytes: %d", name, len(c.body), status)
+		}
+		if err := turns.Take(t.Context()); err != nil { // it was returned
+			t.Fatal(err)
+		}
+		if refused := post(gone) != http.StatusOK; refused != c.waits {
+			t.Errorf("%s: waits: %t, want %t", name, refused, c.waits)
+		}
+		turns.Release()
 	}
 }
 

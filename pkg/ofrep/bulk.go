@@ -156,6 +156,14 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		return
 	}
 	defer held.Release()
+	if b.turn == nil { // the body is small
+		var err error
+		if b.turn, err = h.options.Turns.TakeFor(r.Context(), bytes); err != nil {
+			h.writeProblem(rw, nil, disconnected())
+			return
+		}
+		defer b.turn.End()
+	}
 	h.counts.bulkFlags.Add(uint64(len(flags)))
 	if err := h.writeFlags(r.Context(), m, &request, flags, end); err != nil {
 		return // the client disconnected

@@ -1,15 +1,18 @@
 package ofrep_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 )
 
@@ -228,6 +231,37 @@ func TestTenThousandFlags(t *testing.T) {
 	status, answer := post(h, flagsPath, `{"context":{"targetingKey":"u"}}`)
 	if got := decode[struct{ Flags []struct{ Key string } }](t, answer); status != 200 || len(got.Flags) != 10_000 {
 		t.Errorf("%d with %d flags", status, len(got.Flags))
+	}
+}
+
+// TestManyFlagsTakeTurns checks that the evaluation of many flags waits for a turn, and that of one or few flags does not.
+func TestManyFlagsTakeTurns(t *testing.T) {
+	t.Parallel()
+	turns := budget.NewTurns(1)
+	many := setup(t, manyFlags(1000), 0, ofrep.Options{Turns: turns})
+	few := setup(t, manyFlags(10), 0, ofrep.Options{Turns: turns})
+	if err := turns.Take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		h      http.Handler
+		target string
+		want   int
+	}{{many, flagsPath, 499}, {many, flagPath + "flag-00001", 200}, {few, flagsPath, 200}} {
+		rw := httptest.NewRecorder()
+		c.h.ServeHTTP(rw, httptest.NewRequestWithContext(gone, http.MethodPost, c.target, strings.NewReader(`{"context":{"targetingKey":"u"}}`)))
+		if rw.Code != c.want {
+			t.Errorf("%s: %d, want %d", c.target, rw.Code, c.want)
+		}
+	}
+	turns.Release()
+	if status, _ := post(many, flagsPath, `{"context":{"targetingKey":"u"}}`); status != http.StatusOK {
+		t.Errorf("after its turn: %d", status)
+	}
+	if err := turns.Take(t.Context()); err != nil { // it was returned
+		t.Error(err)
 	}
 }
 
