@@ -34,6 +34,8 @@ const (
 	// bytesPerValue is the cost of a decoded JSON value in addition to its text: an interface, the header of a
 	// number or string, and its share of a map or slice with spare capacity.
 	bytesPerValue = 48
+	// scarce is the part of the memory that must be free before a body is read.
+	scarce = 8
 	// yieldBytes is how much of a body is read before other goroutines run. Otherwise many large bodies that arrive at once
 	// would run for 100 ms before a small request. Yielding after each read costs a tenth of a batch of 60 KB.
 	yieldBytes = 64 << 10
@@ -197,6 +199,10 @@ func NewBody(body io.ReadCloser, length int64, memory *Memory) *Body {
 // Read implements io.Reader. Its errors are those of the underlying body, ErrExhausted and ErrTooManyValues.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
+		return 0, b.err
+	}
+	if b.taken == 0 && b.memory.free.Load() < b.memory.total/scarce { // it would be refused when some of it has been read
+		b.err = ErrExhausted
 		return 0, b.err
 	}
 	n, err := b.ReadCloser.Read(p)
