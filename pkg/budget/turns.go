@@ -61,6 +61,11 @@ func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
 	if length <= LargeBytes {
 		return nil, nil
 	}
+	return t.Begin(ctx)
+}
+
+// Begin waits for the turn of work that takes long regardless of the length of a body. Call End as after TakeFor.
+func (t Turns) Begin(ctx context.Context) (*Turn, error) {
 	if err := t.Take(ctx); err != nil {
 		return nil, err
 	}

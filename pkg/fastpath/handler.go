@@ -302,7 +302,7 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 		return "", false, nil
 	}
 	if turn == nil && request.EnableDebug {
-		if turn, err = h.turns.TakeFor(ctx, len(text)+budget.LargeBytes); err != nil {
+		if turn, err = h.turns.Begin(ctx); err != nil {
 			return "", true, err
 		}
 		defer turn.End()
@@ -322,7 +322,7 @@ func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, t
 		return false, false, nil
 	}
 	if turn == nil && batch.IsLarge() {
-		if turn, err = h.turns.TakeFor(ctx, len(text)+budget.LargeBytes); err != nil {
+		if turn, err = h.turns.Begin(ctx); err != nil {
 			return true, false, err
 		}
 		defer turn.End()

@@ -89,7 +89,7 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 		var turn *budget.Turn
 		if request.IsLarge() {
 			var left error
-			if turn, left = h.turns.TakeFor(r.Context(), budget.LargeBytes+1); left != nil {
+			if turn, left = h.turns.Begin(r.Context()); left != nil {
 				h.fail(r, left).WriteResponse(rw, producer)
 				return
 			}
