@@ -14,6 +14,7 @@ import (
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/etag"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -41,16 +42,21 @@ func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParam
 	}
 	wanted := exportFilter(p)
 	document := tagged(tag, h.abortable(func(rw http.ResponseWriter) error {
-		return writeFlagDocument(rw, p.HTTPRequest, snapshot.Flags(), wanted)
+		turn, err := h.turns.Begin(p.HTTPRequest.Context())
+		if err != nil {
+			return err
+		}
+		defer turn.End()
+		return writeFlagDocument(rw, p.HTTPRequest, turn, snapshot.Flags(), wanted)
 	}))
 	return h.documents.responder(p.HTTPRequest.Context(), document)
 }
 
-// writeFlagDocument sends the flags that wanted selects, in the form that eval-only mode reads.
-func writeFlagDocument(rw http.ResponseWriter, r *http.Request, flags []*entity.Flag, wanted func(*entity.Flag) bool) error {
+// writeFlagDocument sends the flags that wanted selects, in the form that eval-only mode reads. The turn ends while it sends.
+func writeFlagDocument(rw http.ResponseWriter, r *http.Request, turn *budget.Turn, flags []*entity.Flag, wanted func(*entity.Flag) bool) error {
 	out := newPatientWriter(rw, r)
 	defer out.release()
-	document := newJSONStream(out)
+	document := newJSONStream(turn.Writer(r.Context(), out))
 	document.text(`{"Flags":[`)
 	for _, f := range flags {
 		if !wanted(f) {

@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +27,7 @@ const (
 	// the connection is closed.
 	exportPart     = 1 << 20
 	exportPatience = 30 * time.Second
-	// streamBuffer is the number of bytes of a streamed response that are sent at once.
+	// streamBuffer is the number of bytes of a streamed response after which it is sent.
 	streamBuffer = 64 << 10
 )
 
@@ -102,32 +101,44 @@ func (w *patientWriter) deadline(t time.Time) error {
 // jsonStream writes a JSON document element by element. It buffers one element and streamBuffer
 // bytes.
 type jsonStream struct {
-	out *bufio.Writer
-	any bool // an element was written
+	out    io.Writer
+	buffer []byte
+	any    bool // an element was written
 }
 
 func newJSONStream(out io.Writer) *jsonStream {
-	return &jsonStream{out: bufio.NewWriterSize(out, streamBuffer)}
+	const most = streamBuffer / 4 // of the elements
+	return &jsonStream{out: out, buffer: make([]byte, 0, streamBuffer+most)}
 }
 
-// text writes a piece of the document unchanged. finish returns its error.
-func (s *jsonStream) text(piece string) { _, _ = s.out.WriteString(piece) }
+// text adds a piece of the document unchanged.
+func (s *jsonStream) text(piece string) { s.buffer = append(s.buffer, piece...) }
 
-// element writes an element of the current list, with a comma before it unless it is the first. one
+// element adds an element of the current list, with a comma before it unless it is the first. one
 // appends it to a buffer.
 func (s *jsonStream) element(one func(b []byte) []byte) error {
 	if s.any {
 		s.text(",")
 	}
 	s.any = true
-	_, err := s.out.Write(one(s.out.AvailableBuffer()))
-	return err
+	if s.buffer = one(s.buffer); len(s.buffer) < streamBuffer {
+		return nil
+	}
+	return s.flush()
 }
 
-// finish writes the last piece and flushes the buffer.
+// finish adds the last piece and sends what is buffered.
 func (s *jsonStream) finish(piece string) error {
 	s.text(piece)
-	return s.out.Flush()
+	return s.flush()
+}
+
+func (s *jsonStream) flush() error {
+	_, err := s.out.Write(s.buffer)
+	if s.buffer = s.buffer[:0]; cap(s.buffer) > 4*streamBuffer {
+		s.buffer = nil // a client that reads slowly does not keep the memory of a large element
+	}
+	return err
 }
 
 // abortable responds with a document that write sends piece by piece. If write fails, the
