@@ -5,8 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +18,9 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	exportapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/export"
 )
 
 // TestEncodersWriteWhatModelsDo sets every field of flags to random values, including new fields of
@@ -195,4 +201,108 @@ func TestLargeHistoriesTakeTurns(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// flagSource is a source of flags.
+type flagSource struct{ snapshot *eval.Snapshot }
+
+func (s flagSource) Snapshot() *eval.Snapshot { return s.snapshot }
+
+// clientWriter calls receive when a response is sent.
+type clientWriter struct {
+	*httptest.ResponseRecorder
+	receive func(p []byte)
+}
+
+func (w clientWriter) Write(p []byte) (int, error) {
+	w.receive(p)
+	return w.ResponseRecorder.Write(p)
+}
+
+// TestExportsTakeTurns checks that flags are exported in turn, that the turn ends while the client receives them, and that an
+// export ends if the client leaves before its turn.
+func TestExportsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var flags []entity.Flag
+		for i := range 300 {
+			flags = append(flags, entity.Flag{Model: entity.Model{ID: uint(i + 1)}, Key: strconv.Itoa(i), Description: strings.Repeat("x", 1000)})
+		}
+		turns := budget.NewTurns(1)
+		h := New(Options{Snapshots: flagSource{eval.Compile(flags)}, Turns: turns, Logger: slog.New(slog.DiscardHandler)})
+		parts := 0
+		export := func(ctx context.Context) <-chan string {
+			done := make(chan string, 1)
+			go func() {
+				defer func() {
+					if recover() != nil {
+						done <- "aborted"
+					}
+				}()
+				r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/export/eval_cache/json", nil)
+				rw := clientWriter{httptest.NewRecorder(), func(p []byte) {
+					if parts++; len(p) > 2*streamBuffer {
+						t.Errorf("a part has %d bytes", len(p))
+					}
+					if err := turns.Take(ctx); err != nil { // waits for ever if the export has the turn
+						t.Error(err)
+					}
+					turns.Release()
+				}}
+				h.GetExportEvalCacheJSON(exportapi.GetExportEvalCacheJSONParams{HTTPRequest: r}).WriteResponse(rw, nil)
+				done <- rw.Body.String()
+			}()
+			synctest.Wait()
+			return done
+		}
+		if err := turns.Take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		left, stays := export(ctx), export(t.Context())
+		if len(left) != 0 || len(stays) != 0 || parts != 0 {
+			t.Errorf("%d parts are sent without a turn", parts)
+		}
+		leave()
+		if got := <-left; got != "aborted" {
+			t.Errorf("the client left, and was sent %.100q", got)
+		}
+		turns.Release()
+		var document struct{ Flags []entity.Flag }
+		if err := json.Unmarshal([]byte(<-stays), &document); err != nil || len(document.Flags) != len(flags) || parts < 2 {
+			t.Errorf("%d flags in %d parts: %v", len(document.Flags), parts, err)
+		}
+		if err := turns.Take(t.Context()); err != nil { // so the turn has ended
+			t.Error(err)
+		}
+	})
+}
+
+// TestStreamsReuseTheirBuffer checks that elements take no more memory than the buffer, and that the memory of a large one is not
+// kept.
+func TestStreamsReuseTheirBuffer(t *testing.T) {
+	t.Parallel()
+	var sent bytes.Buffer
+	stream := newJSONStream(&sent)
+	room := cap(stream.buffer)
+	element := func(length int) {
+		if err := stream.element(func(b []byte) []byte { return append(b, strings.Repeat("1", length)...) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		if element(5000); cap(stream.buffer) != room {
+			t.Fatalf("the buffer has %d bytes, had %d", cap(stream.buffer), room)
+		}
+	}
+	if element(1 << 20); cap(stream.buffer) != 0 {
+		t.Errorf("%d bytes are kept of a large element", cap(stream.buffer))
+	}
+	element(1)
+	if err := stream.finish("]"); err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Repeat(strings.Repeat("1", 5000)+",", 100) + strings.Repeat("1", 1<<20) + ",1]"; sent.String() != want {
+		t.Errorf("sent %d bytes, want %d", sent.Len(), len(want))
+	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -92,7 +93,10 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 	var row T
 	targets := into(&row)
 	all = []T{}
-	for rows.Next() {
+	for n := 1; rows.Next(); n++ {
+		if n%yieldRows == 0 {
+			budget.Yield(query.Statement.Context)
+		}
 		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
@@ -111,6 +115,9 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 	}
 	return all, rows.Err()
 }
+
+// yieldRows is the number of rows that SQLite reads in about 0.1 ms.
+const yieldRows = 32
 
 // modelColumns returns the columns of entity.Model.
 func modelColumns[T any](model func(*T) *entity.Model) columnsOf[T] {
