@@ -86,7 +86,7 @@ func compileExpr(source string, expr conditions.Expr, left *int) condition {
 	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
 	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
 		switch constant := &b.constant.value; {
-		case b.op == conditions.EQ && constant.kind == text && IsPlain(constant.text):
+		case b.op == conditions.EQ && constant.kind == text && entity.IsPlain(constant.text):
 			compiled.name, compiled.json = b.property.root, `"`+constant.text+`"`
 		case constant.kind == number:
 			compiled.name = b.property.root

@@ -2,12 +2,9 @@ package eval
 
 import (
 	"io"
-	"math/bits"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -197,7 +194,7 @@ func appendText(b []byte, name, s string) []byte {
 		return b
 	}
 	b = append(b, name...)
-	b = AppendString(b, s)
+	b = entity.AppendString(b, s)
 	return append(b, ',')
 }
 
@@ -217,70 +214,7 @@ func appendTexts(b []byte, name string, texts []string) []byte {
 	b = append(b, name...)
 	for i, s := range texts {
 		b = append(b, "[,"[min(i, 1)])
-		b = AppendString(b, s)
+		b = entity.AppendString(b, s)
 	}
 	return append(b, `],`...)
-}
-
-// AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping HTML.
-func AppendString(b []byte, s string) []byte {
-	start := len(b)
-	b = append(b, '"')
-	for rest := s; ; {
-		plain := plainLength(rest)
-		b = append(b, rest[:plain]...)
-		if plain == len(rest) {
-			return append(b, '"')
-		}
-		c := rest[plain]
-		if c != '"' && c != '\\' { // rare
-			encoded, _ := entity.EncodeJSON(s) // encoding a string cannot fail
-			return append(b[:start], encoded...)
-		}
-		b = append(b, '\\', c)
-		rest = rest[plain+1:]
-	}
-}
-
-// IsPlain reports whether a string is the same in JSON. It must be valid UTF-8 without control characters, quotes
-// and backslashes, and without line and paragraph separators, which encoding/json escapes for JavaScript.
-func IsPlain(s string) bool { return plainLength(s) == len(s) }
-
-// plainLength gives the length of a beginning of s that IsPlain. A quote, a backslash or what IsPlain excludes comes after it.
-func plainLength(s string) int {
-	plain := PlainASCII(s)
-	if plain == len(s) || s[plain] < utf8.RuneSelf {
-		return plain
-	}
-	end := plain
-	for end < len(s) && s[end] >= ' ' && s[end] != '"' && s[end] != '\\' {
-		end++
-	}
-	if text := s[plain:end]; !utf8.ValidString(text) || strings.ContainsAny(text, "\u2028\u2029") {
-		return plain
-	}
-	return end
-}
-
-// PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a control
-// character, a quote or a backslash. It checks eight characters at a time.
-func PlainASCII(s string) int {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	rest := s
-	for ; len(rest) >= 8; rest = rest[8:] {
-		x := uint64(rest[0]) | uint64(rest[1])<<8 | uint64(rest[2])<<16 | uint64(rest[3])<<24 |
-			uint64(rest[4])<<32 | uint64(rest[5])<<40 | uint64(rest[6])<<48 | uint64(rest[7])<<56
-		// Top bits are those of bytes beyond ASCII; x-ones*n sets them where a byte is below n, as far as the rest is ASCII.
-		// Borrowing can set them in bytes above such a one, but not below, and only the lowest counts.
-		special := (x | (x - ones*' ') | (x ^ ones*'"' - ones) | (x ^ ones*'\\' - ones)) & tops
-		if special != 0 {
-			return len(s) - len(rest) + bits.TrailingZeros64(special)/8
-		}
-	}
-	for i := range len(rest) {
-		if c := rest[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			return len(s) - len(rest) + i
-		}
-	}
-	return len(s)
 }

@@ -269,7 +269,7 @@ func (v *Values) of(variant *entity.Variant) Value {
 	case valueIsTagged:
 		return v.tagged(variant)
 	default:
-		return Value{JSON: string(AppendString(nil, variant.Key))}
+		return Value{JSON: string(entity.AppendString(nil, variant.Key))}
 	}
 }
 
@@ -277,7 +277,7 @@ func (v *Values) of(variant *entity.Variant) Value {
 func (v *Values) tagged(variant *entity.Variant) Value {
 	value := memberOf(variant)
 	if value == "" {
-		value = string(AppendString(nil, variant.Key))
+		value = string(entity.AppendString(nil, variant.Key))
 	}
 	if text, ok := readAs(v.Type, value); ok {
 		return Value{JSON: text}

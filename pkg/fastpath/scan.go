@@ -3,7 +3,7 @@ package fastpath
 import (
 	"strings"
 
-	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // maxDepth limits the nesting of lists and objects of a context here.
@@ -95,7 +95,7 @@ func (s *scanner) object(member func(name string) bool) bool {
 // name reads the name of a member and the colon, including white space.
 func (s *scanner) name() (string, bool) {
 	if rest := s.text[s.at:]; rest != "" && rest[0] == '"' { // nearly always, also in the next step
-		end := 1 + eval.PlainASCII(rest[1:])
+		end := 1 + entity.PlainASCII(rest[1:])
 		if end+2 < len(rest) && rest[end] == '"' && rest[end+1] == ':' && rest[end+2] > ' ' {
 			s.at += end + 2
 			return rest[1:end], true
@@ -156,7 +156,7 @@ func plainStringLength(text string) int {
 	if text == "" || text[0] != '"' {
 		return 0
 	}
-	end := 1 + eval.PlainASCII(text[1:])
+	end := 1 + entity.PlainASCII(text[1:])
 	if end == len(text) || text[end] != '"' {
 		return 0
 	}
@@ -172,7 +172,7 @@ func (s *scanner) oddString(rest string) (raw string, plain, ok bool) {
 		switch c := rest[i]; {
 		case c == '"':
 			s.at += i + 1
-			return rest[:i+1], eval.IsPlain(rest[1:i]), true
+			return rest[:i+1], entity.IsPlain(rest[1:i]), true
 		case c == '\\':
 			i++ // the escaped character may be a quote
 		case c < ' ':

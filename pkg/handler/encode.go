@@ -11,7 +11,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
-	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
 // The functions below write lists of flags without the generated models and without reflection.
@@ -23,7 +22,7 @@ func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = append(b, '{')
 	b = appendOptionalText(b, `"createdBy":`, f.CreatedBy)
 	b = appendBool(append(b, `"dataRecordsEnabled":`...), f.DataRecordsEnabled)
-	b = eval.AppendString(append(b, `,"description":`...), f.Description)
+	b = entity.AppendString(append(b, `,"description":`...), f.Description)
 	b = appendBool(append(b, `,"enabled":`...), f.Enabled)
 	b = append(b, ',')
 	b = appendOptionalText(b, `"entityType":`, f.EntityType)
@@ -80,7 +79,7 @@ func appendSnapshot(b []byte, s *entity.FlagSnapshot, f *entity.Flag) []byte {
 	b = appendOptionalID(b, s.ID)
 	b = s.UpdatedAt.UTC().AppendFormat(append(b, `"updatedAt":"`...), time.RFC3339)
 	if s.UpdatedBy != "" {
-		b = eval.AppendString(append(b, `","updatedBy":`...), s.UpdatedBy)
+		b = entity.AppendString(append(b, `","updatedBy":`...), s.UpdatedBy)
 		return append(b, '}')
 	}
 	return append(b, `"}`...)
@@ -88,7 +87,7 @@ func appendSnapshot(b []byte, s *entity.FlagSnapshot, f *entity.Flag) []byte {
 
 func appendSegmentModel(b []byte, s *entity.Segment) []byte {
 	b = appendList(append(b, `{"constraints":`...), s.Constraints, appendConstraintModel)
-	b = eval.AppendString(append(b, `,"description":`...), s.Description)
+	b = entity.AppendString(append(b, `,"description":`...), s.Description)
 	b = appendList(append(b, `,"distributions":`...), s.Distributions, appendDistributionModel)
 	b = append(b, ',')
 	b = appendOptionalID(b, s.ID)
@@ -99,9 +98,9 @@ func appendSegmentModel(b []byte, s *entity.Segment) []byte {
 
 func appendConstraintModel(b []byte, c *entity.Constraint) []byte {
 	b = appendOptionalID(append(b, '{'), c.ID)
-	b = eval.AppendString(append(b, `"operator":`...), c.Operator)
-	b = eval.AppendString(append(b, `,"property":`...), c.Property)
-	b = eval.AppendString(append(b, `,"value":`...), c.Value)
+	b = entity.AppendString(append(b, `"operator":`...), c.Operator)
+	b = entity.AppendString(append(b, `,"property":`...), c.Property)
+	b = entity.AppendString(append(b, `,"value":`...), c.Value)
 	return append(b, '}')
 }
 
@@ -109,13 +108,13 @@ func appendDistributionModel(b []byte, d *entity.Distribution) []byte {
 	b = appendOptionalID(append(b, '{'), d.ID)
 	b = appendNumber(append(b, `"percent":`...), d.Percent)
 	b = appendNumber(append(b, `,"variantID":`...), d.VariantID)
-	b = eval.AppendString(append(b, `,"variantKey":`...), d.VariantKey)
+	b = entity.AppendString(append(b, `,"variantKey":`...), d.VariantKey)
 	return append(b, '}')
 }
 
 func appendTagModel(b []byte, t *entity.Tag) []byte {
 	b = appendOptionalID(append(b, '{'), t.ID)
-	b = eval.AppendString(append(b, `"value":`...), t.Value)
+	b = entity.AppendString(append(b, `"value":`...), t.Value)
 	return append(b, '}')
 }
 
@@ -123,91 +122,8 @@ func appendVariantModel(b []byte, v *entity.Variant) []byte {
 	b = append(append(b, `{"attachment":`...), v.Attachment.JSON()...)
 	b = append(b, ',')
 	b = appendOptionalID(b, v.ID)
-	b = eval.AppendString(append(b, `"key":`...), v.Key)
+	b = entity.AppendString(append(b, `"key":`...), v.Key)
 	return append(b, '}')
-}
-
-// appendFlagEntity appends a flag in the form of the export, which is that of the struct.
-func appendFlagEntity(b []byte, f *entity.Flag) []byte {
-	b = appendModel(b, &f.Model)
-	b = eval.AppendString(append(b, `,"Key":`...), f.Key)
-	b = eval.AppendString(append(b, `,"Description":`...), f.Description)
-	b = eval.AppendString(append(b, `,"CreatedBy":`...), f.CreatedBy)
-	b = eval.AppendString(append(b, `,"UpdatedBy":`...), f.UpdatedBy)
-	b = appendBool(append(b, `,"Enabled":`...), f.Enabled)
-	b = appendNullableList(append(b, `,"Segments":`...), f.Segments, appendSegmentEntity)
-	b = appendNullableList(append(b, `,"Variants":`...), f.Variants, appendVariantEntity)
-	b = appendNullableList(append(b, `,"Tags":`...), f.Tags, appendTagEntity)
-	b = appendNumber(append(b, `,"SnapshotID":`...), f.SnapshotID)
-	b = eval.AppendString(append(b, `,"Notes":`...), f.Notes)
-	b = appendBool(append(b, `,"DataRecordsEnabled":`...), f.DataRecordsEnabled)
-	b = eval.AppendString(append(b, `,"EntityType":`...), f.EntityType)
-	return append(b, '}')
-}
-
-func appendSegmentEntity(b []byte, s *entity.Segment) []byte {
-	b = appendModel(b, &s.Model)
-	b = appendNumber(append(b, `,"FlagID":`...), s.FlagID)
-	b = eval.AppendString(append(b, `,"Description":`...), s.Description)
-	b = appendNumber(append(b, `,"Rank":`...), s.Rank)
-	b = appendNumber(append(b, `,"RolloutPercent":`...), s.RolloutPercent)
-	b = appendNullableList(append(b, `,"Constraints":`...), s.Constraints, appendConstraintEntity)
-	b = appendNullableList(append(b, `,"Distributions":`...), s.Distributions, appendDistributionEntity)
-	return append(b, '}')
-}
-
-func appendConstraintEntity(b []byte, c *entity.Constraint) []byte {
-	b = appendModel(b, &c.Model)
-	b = appendNumber(append(b, `,"SegmentID":`...), c.SegmentID)
-	b = eval.AppendString(append(b, `,"Property":`...), c.Property)
-	b = eval.AppendString(append(b, `,"Operator":`...), c.Operator)
-	b = eval.AppendString(append(b, `,"Value":`...), c.Value)
-	return append(b, '}')
-}
-
-func appendDistributionEntity(b []byte, d *entity.Distribution) []byte {
-	b = appendModel(b, &d.Model)
-	b = appendNumber(append(b, `,"SegmentID":`...), d.SegmentID)
-	b = appendNumber(append(b, `,"VariantID":`...), d.VariantID)
-	b = eval.AppendString(append(b, `,"VariantKey":`...), d.VariantKey)
-	b = appendNumber(append(b, `,"Percent":`...), d.Percent)
-	return append(b, '}')
-}
-
-func appendVariantEntity(b []byte, v *entity.Variant) []byte {
-	b = appendModel(b, &v.Model)
-	b = appendNumber(append(b, `,"FlagID":`...), v.FlagID)
-	b = eval.AppendString(append(b, `,"Key":`...), v.Key)
-	b = append(append(b, `,"Attachment":`...), v.Attachment.JSON()...)
-	return append(b, '}')
-}
-
-func appendTagEntity(b []byte, t *entity.Tag) []byte {
-	b = appendModel(b, &t.Model)
-	b = eval.AppendString(append(b, `,"Value":`...), t.Value)
-	return append(b, `,"Flags":null}`...) // never set
-}
-
-// appendModel appends the first fields of a row.
-func appendModel(b []byte, m *entity.Model) []byte {
-	b = appendNumber(append(b, `{"ID":`...), m.ID)
-	b = appendTime(append(b, `,"CreatedAt":`...), m.CreatedAt)
-	b = appendTime(append(b, `,"UpdatedAt":`...), m.UpdatedAt)
-	b = append(b, `,"DeletedAt":`...)
-	if !m.DeletedAt.Valid {
-		return append(b, "null"...)
-	}
-	return appendTime(b, m.DeletedAt.Time)
-}
-
-// appendTime appends a time, or null if RFC 3339 cannot represent it, for example after the year
-// 9999.
-func appendTime(b []byte, t time.Time) []byte {
-	start := len(b)
-	if b, err := t.AppendText(append(b, '"')); err == nil {
-		return append(b, '"')
-	}
-	return append(b[:start], "null"...)
 }
 
 // appendList appends a list. A list without elements becomes [], even if it is nil.
@@ -222,20 +138,12 @@ func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	return append(b, ']')
 }
 
-// appendNullableList appends a list. A nil list becomes null.
-func appendNullableList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
-	if list == nil {
-		return append(b, "null"...)
-	}
-	return appendList(b, list, one)
-}
-
 // appendOptionalText appends a member and a comma, or nothing if value is empty.
 func appendOptionalText(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
-	return append(eval.AppendString(append(b, name...), value), ',')
+	return append(entity.AppendString(append(b, name...), value), ',')
 }
 
 func appendOptionalID(b []byte, id uint) []byte {

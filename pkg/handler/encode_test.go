@@ -38,7 +38,7 @@ func TestEncodersWriteWhatModelsDo(t *testing.T) {
 			want any
 		}{
 			"model":  {appendFlagModel(nil, &f), flagModel(&f)},
-			"entity": {appendFlagEntity(nil, &f), &f},
+			"entity": {entity.AppendFlag(nil, &f), &f},
 			"snapshot": {appendSnapshot(nil, &entity.FlagSnapshot{Model: f.Model, UpdatedBy: f.UpdatedBy}, &f), &models.FlagSnapshot{
 				ID: int64(f.ID), UpdatedBy: f.UpdatedBy, UpdatedAt: new(f.UpdatedAt.UTC().Format(time.RFC3339)), Flag: flagModel(&f),
 			}},
@@ -153,7 +153,7 @@ func BenchmarkEncodeFlag(b *testing.B) {
 	for len(f.Segments) < 2 || len(f.Variants) < 2 {
 		fill(random, reflect.ValueOf(&f).Elem())
 	}
-	for name, encode := range map[string]func(b []byte, f *entity.Flag) []byte{"model": appendFlagModel, "entity": appendFlagEntity} {
+	for name, encode := range map[string]func(b []byte, f *entity.Flag) []byte{"model": appendFlagModel, "entity": entity.AppendFlag} {
 		b.Run(name, func(b *testing.B) {
 			var buffer []byte
 			b.ReportAllocs()

@@ -65,7 +65,7 @@ func writeFlagDocument(rw http.ResponseWriter, r *http.Request, turn *budget.Tur
 		if err := r.Context().Err(); err != nil { // a compressed megabyte can end before the first write fails
 			return err
 		}
-		if err := document.element(func(b []byte) []byte { return appendFlagEntity(b, f) }); err != nil {
+		if err := document.element(func(b []byte) []byte { return entity.AppendFlag(b, f) }); err != nil {
 			return err
 		}
 	}

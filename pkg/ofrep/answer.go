@@ -203,7 +203,7 @@ func errorStart(code, details string) string {
 
 // jsonOf encodes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
 func jsonOf(value any) string {
-	if text, ok := value.(string); ok && eval.IsPlain(text) {
+	if text, ok := value.(string); ok && entity.IsPlain(text) {
 		return `"` + text + `"`
 	}
 	var b bytes.Buffer
@@ -218,7 +218,7 @@ func jsonOf(value any) string {
 // appendName appends the opening brace and the key of an answer.
 func appendName(b []byte, key string) []byte {
 	b = append(b, `{"key":`...)
-	if eval.IsPlain(key) {
+	if entity.IsPlain(key) {
 		b = append(append(append(b, '"'), key...), '"')
 	} else {
 		b = append(b, jsonOf(key)...)

@@ -112,16 +112,13 @@ func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 		return nil, nil, err
 	}
 	flag.UpdatedBy = by
-	text, err := entity.EncodeJSON(flag)
-	if err != nil {
-		return nil, nil, fmt.Errorf("write the flag as JSON: %w", err)
-	}
+	text := entity.EncodeFlag(flag)
 	snapshot := entity.FlagSnapshot{FlagID: id, UpdatedBy: by, Flag: text}
 	if err := tx.Create(&snapshot).Error; err != nil {
 		return nil, nil, fmt.Errorf("write the snapshot: %w", err)
 	}
 	flag.SnapshotID, flag.UpdatedAt = snapshot.ID, tx.NowFunc()
-	err = tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
+	err := tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
 		"snapshot_id": flag.SnapshotID, "updated_by": by, "updated_at": flag.UpdatedAt,
 	}).Error
 	if err != nil {

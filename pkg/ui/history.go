@@ -13,7 +13,6 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
-	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
 const (
@@ -181,7 +180,7 @@ func (u *UI) version(row *entity.FlagSnapshot) (*entity.Flag, []string) {
 	for i := range d.Variants {
 		a := &d.Variants[i].Attachment
 		if text, ok := part.shown(*a); !ok {
-			*a = entity.Attachment(eval.AppendString([]byte(`{"…":`), text)) + "}"
+			*a = entity.Attachment(entity.AppendString([]byte(`{"…":`), text)) + "}"
 		} else if !a.HasMembers() {
 			*a = ""
 		}
