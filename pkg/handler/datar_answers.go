@@ -9,6 +9,7 @@ import (
 	"github.com/go-openapi/runtime"
 	"github.com/go-openapi/runtime/middleware"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
@@ -177,6 +178,9 @@ func (h *Handler) GetDatarUnknown(p datarapi.GetDatarUnknownParams) middleware.R
 
 // PostFlagTry evaluates without counting.
 func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder {
+	if budget.Resume(p.HTTPRequest.Context()) != nil { // it reads a flag, as a GET request does
+		return waitedInVain(p.HTTPRequest)
+	}
 	entities := make([]eval.Entity, len(p.Body.Entities))
 	var added map[string]any
 	if h.injected != nil {

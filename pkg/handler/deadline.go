@@ -2,6 +2,7 @@ package handler
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -20,8 +21,9 @@ const StoreTimeout = 25 * time.Second
 // longer than timeout ends with 503 and returns its connection to the pool. The flags and snapshots
 // that an operation reads take memory, which all requests share, until its response is sent.
 //
-// Operations that only read wait for the turn of the request's context, if it has one, see budget.Resume. Operations that change something need none: the store
-// makes one change at a time, and their bodies can be slow. A client that disconnects while it waits costs nothing.
+// Operations that only read wait for the turn of the request's context, if it has one, see budget.Resume; PostFlagTry does so after
+// its body has arrived. Operations that change something need none: the store makes one change at a time. A client that disconnects
+// while it waits costs nothing.
 //
 // Deadline does not apply to operations that need no database, to the export of all flags as a
 // file, which may take long, and to the live tail, which has its own time limit.
@@ -50,7 +52,7 @@ func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Hand
 
 // waitedInVain responds to a request whose context ended before its turn.
 func waitedInVain(r *http.Request) middleware.Responder {
-	if r.Context().Err() != nil {
+	if errors.Is(r.Context().Err(), context.Canceled) {
 		return reply(statusClientClosedRequest, "request canceled")
 	}
 	return retryLater(1, "too many requests that read flags or counts at the same time: retry later")

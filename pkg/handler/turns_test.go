@@ -12,6 +12,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
@@ -55,7 +56,7 @@ func TestReadsTakeTurns(t *testing.T) {
 		return false
 	}
 	api := newAPI(t)
-	handler.New(handler.Options{Logger: slog.New(slog.DiscardHandler), Store: paged{reading: func() {
+	handler.New(handler.Options{Logger: slog.New(slog.DiscardHandler), Answers: &insight.Service{}, Store: paged{reading: func() {
 		if !hasTurn() {
 			t.Error("reads without a turn")
 		}
@@ -94,12 +95,17 @@ func TestReadsTakeTurns(t *testing.T) {
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if rw := ask(gone, http.MethodGet, "/flags", ""); rw.Code != 499 {
-		t.Errorf("a client that has left: %d %s", rw.Code, rw.Body)
+	const try, entities = "/flags/1/try", `{"entities":[{"entityID":"a"}]}`
+	for path, method := range map[string]string{"/flags": http.MethodGet, try: http.MethodPost} {
+		if rw := ask(gone, method, path, entities); rw.Code != 499 {
+			t.Errorf("%s of a client that has left: %d %s", path, rw.Code, rw.Body)
+		}
 	}
 	timeout = time.Millisecond
-	if rw := ask(t.Context(), http.MethodGet, "/flags", ""); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") != "1" {
-		t.Errorf("no turn in time: %d, Retry-After %q", rw.Code, rw.Header().Get("Retry-After"))
+	for path, method := range map[string]string{"/flags": http.MethodGet, try: http.MethodPost} {
+		if rw := ask(t.Context(), method, path, entities); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") != "1" {
+			t.Errorf("%s without a turn in time: %d, Retry-After %q", path, rw.Code, rw.Header().Get("Retry-After"))
+		}
 	}
 }
 

@@ -182,6 +182,15 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 // statusClientClosedRequest is for logs and metrics of requests whose client has disconnected.
 const statusClientClosedRequest = 499
 
+// resume waits for the turn of a request that reads, see budget.Resume. If it returns false, it has responded.
+func resume(rw http.ResponseWriter, r *http.Request) bool {
+	if budget.Resume(r.Context()) == nil {
+		return true
+	}
+	refuseTurn(rw, r)
+	return false
+}
+
 // refuseTurn responds to a request whose context ended before its turn, without a page, which would need a turn.
 func refuseTurn(rw http.ResponseWriter, r *http.Request) {
 	if errors.Is(r.Context().Err(), context.Canceled) {

@@ -68,19 +68,22 @@ func TestPagesReadInTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(ctx context.Context, method, path string) *httptest.ResponseRecorder {
-		rw := httptest.NewRecorder()
-		pages.ServeHTTP(rw, httptest.NewRequestWithContext(ctx, method, path, nil))
+		rw, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, method, path, strings.NewReader("id=a"))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		pages.ServeHTTP(rw, r)
 		return rw
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if rw := ask(gone, http.MethodGet, "/ui/flags/1"); rw.Code != 499 {
-		t.Errorf("a client that has left: %d", rw.Code)
-	}
 	late, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
-	if rw := ask(late, http.MethodGet, "/ui/flags/1"); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") == "" {
-		t.Errorf("without a turn in time: %d %v", rw.Code, rw.Header())
+	for path, method := range map[string]string{"/ui/flags/1": http.MethodGet, "/ui/flags/1/try": http.MethodPost} { // a try reads too
+		if rw := ask(gone, method, path); rw.Code != 499 {
+			t.Errorf("%s of a client that has left: %d", path, rw.Code)
+		}
+		if rw := ask(late, method, path); rw.Code != http.StatusServiceUnavailable || rw.Header().Get("Retry-After") == "" {
+			t.Errorf("%s without a turn in time: %d %v", path, rw.Code, rw.Header())
+		}
 	}
 	if rw := ask(t.Context(), http.MethodPost, "/ui/flags/1/enabled"); rw.Code == http.StatusServiceUnavailable {
 		t.Errorf("a form waits for a turn: %d", rw.Code)

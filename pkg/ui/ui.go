@@ -279,13 +279,10 @@ func (u *UI) routes() http.Handler {
 				defer release()
 				ctx = shared
 			}
-			if r.Method != http.MethodPost { // a form can be slow
-				if budget.Resume(ctx) != nil {
-					refuseTurn(rw, r)
-					return
-				}
-			}
 			r = r.WithContext(ctx)
+			if r.Method != http.MethodPost && !resume(rw, r) { // a form can be slow
+				return
+			}
 			r.Body = http.MaxBytesReader(rw, r.Body, maxFormBytes)
 			rw.Header().Set("Cache-Control", "no-store")
 			if one.writes && u.o.Store == nil {

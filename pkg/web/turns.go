@@ -6,14 +6,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// ReadInTurn is a middleware for requests that read. next takes a turn of a GET or HEAD request with budget.Resume, if it has something
-// to read. The turn ends when next writes, because a client may read slowly, and at the end of the request.
+// ReadInTurn is a middleware for requests that read. next takes a turn with budget.Resume before it reads something, and after the
+// body, which can arrive slowly. The turn ends when next writes, because a client may read slowly, and at the end of the request.
 func ReadInTurn(turns budget.Turns, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			next.ServeHTTP(rw, r) // the body can arrive slowly
-			return
-		}
 		ctx, turn := turns.Context(r.Context())
 		defer turn.End()
 		reading := r.WithContext(ctx)
