@@ -10,15 +10,23 @@ import (
 
 // EncodeFlag is AppendFlag into new memory.
 func EncodeFlag(f *Flag) []byte {
-	size := 1 << 10
+	const perPart = 300 // keys, times and numbers of a part, about
+	size := 2*perPart + len(f.Notes) + len(f.Notes)/16 + len(f.Description) + perPart*len(f.Tags)
 	for i := range f.Variants {
-		size += len(f.Variants[i].Attachment.JSON()) + 1<<8
+		size += perPart + len(f.Variants[i].Attachment.JSON())
+	}
+	for i := range f.Segments {
+		s := &f.Segments[i]
+		size += perPart * (1 + len(s.Constraints) + len(s.Distributions))
+		for j := range s.Constraints {
+			size += len(s.Constraints[j].Value)
+		}
 	}
 	return AppendFlag(make([]byte, 0, size), f)
 }
 
 // AppendFlag appends a flag with all its parts, as exports and snapshots contain it. It writes the bytes of EncodeJSON without
-// reflection, and copies attachments as they are.
+// reflection, and copies attachments as they are. A time that RFC 3339 cannot represent becomes null; EncodeJSON fails.
 func AppendFlag(b []byte, f *Flag) []byte {
 	b = appendModel(b, &f.Model)
 	b = AppendString(append(b, `,"Key":`...), f.Key)
@@ -130,12 +138,19 @@ func AppendString(b []byte, s string) []byte {
 		if plain == len(rest) {
 			return append(b, '"')
 		}
-		c := rest[plain]
-		if c != '"' && c != '\\' { // rare
+		switch c := rest[plain]; c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, `\n`...)
+		case '\r':
+			b = append(b, `\r`...)
+		case '\t':
+			b = append(b, `\t`...)
+		default: // rare
 			encoded, _ := EncodeJSON(s) // encoding a string cannot fail
 			return append(b[:start], encoded...)
 		}
-		b = append(b, '\\', c)
 		rest = rest[plain+1:]
 	}
 }

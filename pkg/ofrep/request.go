@@ -64,12 +64,15 @@ func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string
 	}
 }
 
-// readGrowing reads like io.ReadAll. The memory grows to four times what has arrived, but not beyond the announced length,
-// so that half of what it leaves to the garbage collector is the body.
+// readGrowing reads like io.ReadAll. The memory grows to at most eight times what has arrived, but not beyond the announced
+// length. All buffers together have at most 1.7 times the length of the body.
 func readGrowing(r io.Reader, length int) (body []byte, err error) {
 	for err == nil {
 		if len(body) == cap(body) {
-			size := min(max(budget.LargeBytes, 4*len(body)), length+bytes.MinRead) // more than the body, to find its end
+			size := max(budget.LargeBytes, 4*len(body))
+			if 2*size >= length { // otherwise, the next buffer could be little larger
+				size = max(length, len(body)) + bytes.MinRead // to find the end
+			}
 			body = append(make([]byte, 0, size), body...)
 		}
 		var n int
