@@ -14,7 +14,8 @@ const LargeBytes = 16 << 10
 // finishes nothing sooner, and running as much leaves no processor for small requests. Turns are granted in the order of the calls. A nil Turns
 // grants all turns at once.
 //
-// Do not wait for a client or a database during a turn.
+// Do not wait for a client or a database during a turn, nor, during a turn of reads, for one of long work: Take ends the turn of
+// the context's request, see Context, before it waits.
 type Turns chan struct{}
 
 // NewTurns returns a Turns that grants n turns at a time.
@@ -30,6 +31,7 @@ func (t Turns) Take(ctx context.Context) error {
 		return nil
 	default:
 	}
+	Pause(ctx)
 	select {
 	case t <- struct{}{}:
 		runtime.Gosched()                 // a goroutine that is woken runs first, so a chain of turns would run before small requests
@@ -50,7 +52,7 @@ func (t Turns) Release() {
 	}
 }
 
-// Turn is the turn of a request with a large body, or nil if the request needs none. It is for one goroutine.
+// Turn is the turn of a request that does long work or reads, or nil if the request needs none. It is for one goroutine.
 type Turn struct {
 	of   Turns
 	held bool
@@ -76,22 +78,33 @@ func (t Turns) Begin(ctx context.Context) (*Turn, error) {
 type turnKey struct{}
 
 // Context returns the context of a request that takes a turn with Resume, and that turn, which it does not have yet. They are for one
-// goroutine. Call End at the latest when the request is done.
+// goroutine, see WithoutTurn. Call End at the latest when the request is done.
 func (t Turns) Context(ctx context.Context) (context.Context, *Turn) {
 	turn := &Turn{of: t}
 	return context.WithValue(ctx, turnKey{}, turn), turn
 }
 
-// Pause ends the turn of the context's request before it waits for another request. Without a turn, it does nothing.
-func Pause(ctx context.Context) {
-	turn, _ := ctx.Value(turnKey{}).(*Turn)
-	turn.End()
+// WithoutTurn returns the context without its turn, for another goroutine.
+func WithoutTurn(ctx context.Context) context.Context {
+	return context.WithValue(ctx, turnKey{}, (*Turn)(nil))
 }
 
-// Yield lets other goroutines run during the turn of the context's request. Without a turn, it does nothing. Call it after each 0.1 ms or
-// so of long work: the scheduler interrupts a goroutine only after 10 ms, and small requests would wait as long.
+// turnOf returns the turn of a context, or nil.
+func turnOf(ctx context.Context) *Turn {
+	turn, _ := ctx.Value(turnKey{}).(*Turn)
+	return turn
+}
+
+// Pause ends the turn of the context's request before it waits for another request. Without a turn, it does nothing.
+func Pause(ctx context.Context) {
+	turnOf(ctx).End()
+}
+
+// Yield lets other goroutines run during the turn of the context's request. Without a turn, it does
+// nothing. Call it after each 0.1 ms or so of long work: the scheduler interrupts a goroutine only
+// after 10 ms, and small requests would wait as long.
 func Yield(ctx context.Context) {
-	if turn, _ := ctx.Value(turnKey{}).(*Turn); turn != nil && turn.held {
+	if turn := turnOf(ctx); turn != nil && turn.held {
 		runtime.Gosched()
 	}
 }
@@ -99,8 +112,8 @@ func Yield(ctx context.Context) {
 // Resume waits for a turn if the context's request has none, before its first one and after Pause. If the context is not from
 // Turns.Context, it does nothing. The error is that of ctx.
 func Resume(ctx context.Context) error {
-	turn, ok := ctx.Value(turnKey{}).(*Turn)
-	if !ok || turn.held {
+	turn := turnOf(ctx)
+	if turn == nil || turn.held {
 		return nil
 	}
 	err := turn.of.Take(ctx)

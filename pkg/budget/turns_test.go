@@ -3,6 +3,7 @@ package budget_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -121,4 +122,62 @@ func TestPauseAndResume(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestWaitingForAnotherTurnPauses checks that a request ends its turn of reads while it waits for one of long work, and keeps it if
+// it need not wait.
+func TestWaitingForAnotherTurnPauses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads, work := budget.NewTurns(1), budget.NewTurns(1)
+		ctx, turn := reads.Context(t.Context())
+		defer turn.End()
+		taken := func() bool {
+			left, leave := context.WithCancel(t.Context())
+			leave()
+			if reads.Take(left) != nil {
+				return true
+			}
+			reads.Release()
+			return false
+		}
+		if err := errors.Join(budget.Resume(ctx), work.Take(ctx)); err != nil || !taken() {
+			t.Fatalf("without waiting: has a turn of reads: %t, %v", taken(), err)
+		}
+		done := make(chan error)
+		go func() { done <- work.Take(ctx) }()
+		if synctest.Wait(); taken() {
+			t.Error("a request that waits for long work has a turn of reads")
+		}
+		work.Release()
+		if err := errors.Join(<-done, budget.Resume(ctx)); err != nil || !taken() {
+			t.Errorf("after waiting: has a turn of reads: %t, %v", taken(), err)
+		}
+	})
+}
+
+// TestOtherGoroutinesHaveNoTurn uses a turn and a context without it at the same time, for the race detector.
+func TestOtherGoroutinesHaveNoTurn(t *testing.T) {
+	t.Parallel()
+	reads := budget.NewTurns(1)
+	ctx, turn := reads.Context(t.Context())
+	other := budget.WithoutTurn(ctx)
+	var group sync.WaitGroup
+	group.Go(func() {
+		for range 100 {
+			budget.Yield(other)
+			budget.Pause(other)
+			if err := budget.Resume(other); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 100 {
+		if err := budget.Resume(ctx); err != nil {
+			t.Error(err)
+		}
+		budget.Yield(ctx)
+		turn.End()
+	}
+	group.Wait()
 }

@@ -143,6 +143,9 @@ func (h *Handler) PostDatarFlagForecast(p datarapi.PostDatarFlagForecastParams) 
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
+	if budget.Resume(p.HTTPRequest.Context()) != nil {
+		return noTurnInTime(p.HTTPRequest)
+	}
 	f, err := h.answers.Forecast(p.HTTPRequest.Context(), p.FlagID, draft)
 	return h.answer(p.HTTPRequest, nil, err, func() any { return forecastModel(f) }, nil)
 }
@@ -178,9 +181,6 @@ func (h *Handler) GetDatarUnknown(p datarapi.GetDatarUnknownParams) middleware.R
 
 // PostFlagTry evaluates without counting.
 func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder {
-	if budget.Resume(p.HTTPRequest.Context()) != nil { // it reads a flag, as a GET request does
-		return waitedInVain(p.HTTPRequest)
-	}
 	entities := make([]eval.Entity, len(p.Body.Entities))
 	var added map[string]any
 	if h.injected != nil {
@@ -201,6 +201,9 @@ func (h *Handler) PostFlagTry(p datarapi.PostFlagTryParams) middleware.Responder
 		if draft, err = h.draftOf(p.HTTPRequest.Context(), p.Body.Draft); err != nil {
 			return h.fail(p.HTTPRequest, err)
 		}
+	}
+	if budget.Resume(p.HTTPRequest.Context()) != nil {
+		return noTurnInTime(p.HTTPRequest)
 	}
 	trial, err := h.answers.Trial(p.HTTPRequest.Context(), p.FlagID, draft, entities)
 	if err != nil {

@@ -21,17 +21,18 @@ const StoreTimeout = 25 * time.Second
 // longer than timeout ends with 503 and returns its connection to the pool. The flags and snapshots
 // that an operation reads take memory, which all requests share, until its response is sent.
 //
-// Operations that only read wait for the turn of the request's context, if it has one, see budget.Resume; PostFlagTry does so after
-// its body has arrived. Operations that change something need none: the store makes one change at a time. A client that disconnects
-// while it waits costs nothing.
+// Operations that only read wait for the turn of the request's context, if it has one, see
+// budget.Resume. Those with a body, such as a try, wait for it after their body has arrived.
+// Operations that change something need none: the store makes one change at a time. A client that
+// disconnects while it waits costs nothing.
 //
-// Deadline does not apply to operations that need no database, to the export of all flags as a
-// file, which may take long, and to the live tail, which has its own time limit.
+// Deadline does not apply to operations that need no database, to exports, which take as long as
+// the client reads, and to the live tail, which has its own time limit.
 func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		route := middleware.MatchedRouteFrom(r)
-		if route == nil || route.Operation == nil || route.Operation.ID == "getExportSqlite" || route.Operation.ID == "getDatarFlagTail" ||
-			slices.Contains(route.Operation.Tags, "evaluation") || slices.Contains(route.Operation.Tags, "health") {
+		if route == nil || route.Operation == nil || route.Operation.ID == "getDatarFlagTail" ||
+			slices.Contains(route.Operation.Tags, "export") || slices.Contains(route.Operation.Tags, "evaluation") || slices.Contains(route.Operation.Tags, "health") {
 			operations.ServeHTTP(rw, r)
 			return
 		}
@@ -39,10 +40,9 @@ func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Hand
 		defer cancel()
 		ctx, release := memory.Share(ctx)
 		defer release()
-		// Those of exports are counted apart, and most requests for them get 304.
-		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && !slices.Contains(route.Operation.Tags, "export") {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			if budget.Resume(ctx) != nil {
-				waitedInVain(r).WriteResponse(rw, runtime.JSONProducer())
+				noTurnInTime(r).WriteResponse(rw, runtime.JSONProducer())
 				return
 			}
 		}
@@ -50,8 +50,8 @@ func Deadline(timeout time.Duration, memory *budget.Memory, operations http.Hand
 	})
 }
 
-// waitedInVain responds to a request whose context ended before its turn.
-func waitedInVain(r *http.Request) middleware.Responder {
+// noTurnInTime responds to a request whose context ended before its turn.
+func noTurnInTime(r *http.Request) middleware.Responder {
 	if errors.Is(r.Context().Err(), context.Canceled) {
 		return reply(statusClientClosedRequest, "request canceled")
 	}

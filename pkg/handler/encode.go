@@ -13,7 +13,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The functions below write lists of flags without the generated models and without reflection.
+// The functions below write flags in the form of the generated models, without them and without reflection.
 // Tests compare the output of each function byte for byte with that of encoding/json without HTML
 // escaping.
 

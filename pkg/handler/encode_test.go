@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-openapi/runtime"
+
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -228,29 +230,28 @@ func TestExportsTakeTurns(t *testing.T) {
 		for i := range 300 {
 			flags = append(flags, entity.Flag{Model: entity.Model{ID: uint(i + 1)}, Key: strconv.Itoa(i), Description: strings.Repeat("x", 1000)})
 		}
-		turns := budget.NewTurns(1)
-		h := New(Options{Snapshots: flagSource{eval.Compile(flags)}, Turns: turns, Logger: slog.New(slog.DiscardHandler)})
+		h := New(Options{Snapshots: flagSource{eval.Compile(flags)}, Logger: slog.New(slog.DiscardHandler)})
+		turns := h.encoding
 		parts := 0
-		export := func(ctx context.Context) <-chan string {
-			done := make(chan string, 1)
+		export := func(ctx context.Context) <-chan *httptest.ResponseRecorder {
+			done := make(chan *httptest.ResponseRecorder, 1)
 			go func() {
-				defer func() {
-					if recover() != nil {
-						done <- "aborted"
-					}
-				}()
 				r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/export/eval_cache/json", nil)
 				rw := clientWriter{httptest.NewRecorder(), func(p []byte) {
+					if ctx.Err() != nil {
+						return // the client has left
+					}
 					if parts++; len(p) > 2*streamBuffer {
 						t.Errorf("a part has %d bytes", len(p))
 					}
 					if err := turns.Take(ctx); err != nil { // waits for ever if the export has the turn
 						t.Error(err)
+						return
 					}
 					turns.Release()
 				}}
-				h.GetExportEvalCacheJSON(exportapi.GetExportEvalCacheJSONParams{HTTPRequest: r}).WriteResponse(rw, nil)
-				done <- rw.Body.String()
+				h.GetExportEvalCacheJSON(exportapi.GetExportEvalCacheJSONParams{HTTPRequest: r}).WriteResponse(rw, runtime.JSONProducer())
+				done <- rw.ResponseRecorder
 			}()
 			synctest.Wait()
 			return done
@@ -264,12 +265,12 @@ func TestExportsTakeTurns(t *testing.T) {
 			t.Errorf("%d parts are sent without a turn", parts)
 		}
 		leave()
-		if got := <-left; got != "aborted" {
-			t.Errorf("the client left, and was sent %.100q", got)
+		if rw := <-left; rw.Code != statusClientClosedRequest || rw.Header().Get("ETag") != "" {
+			t.Errorf("the client left: %d %.100q", rw.Code, rw.Body)
 		}
 		turns.Release()
 		var document struct{ Flags []entity.Flag }
-		if err := json.Unmarshal([]byte(<-stays), &document); err != nil || len(document.Flags) != len(flags) || parts < 2 {
+		if err := json.Unmarshal((<-stays).Body.Bytes(), &document); err != nil || len(document.Flags) != len(flags) || parts < 2 {
 			t.Errorf("%d flags in %d parts: %v", len(document.Flags), parts, err)
 		}
 		if err := turns.Take(t.Context()); err != nil { // so the turn has ended

@@ -17,6 +17,7 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
@@ -125,9 +126,12 @@ func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
 	t.Parallel()
 	log := &testlog.Buffer{}
 	api := newAPI(t)
-	handler.New(handler.Options{Store: stuck{}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
+	handler.New(handler.Options{Store: stuck{}, Snapshots: oneFlag{}, Logger: slog.New(slog.NewTextHandler(log, nil))}).Register(api)
+	timeout := time.Millisecond
 	bounded := api.Serve(func(next http.Handler) http.Handler {
-		return handler.Deadline(time.Millisecond, budget.NewMemory(budget.AnswerBytes), next)
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			handler.Deadline(timeout, budget.NewMemory(budget.AnswerBytes), next).ServeHTTP(rw, r)
+		})
 	})
 	got := call(t, bounded, http.MethodGet, "/flags/1", nil)
 	if got.status != http.StatusServiceUnavailable || !strings.Contains(got.raw, "did not answer in time") {
@@ -139,7 +143,16 @@ func TestADatabaseThatDoesNotAnswerIsNotAwaitedForEver(t *testing.T) {
 	if got := call(t, bounded, http.MethodGet, "/export/sqlite", nil); got.status != http.StatusOK {
 		t.Errorf("export: answer is %d %s", got.status, got.raw)
 	}
+	timeout = 0 // has passed when the export begins
+	if got := call(t, bounded, http.MethodGet, "/export/eval_cache/json", nil); got.status != http.StatusOK || !strings.Contains(got.raw, `"Key":"one"`) {
+		t.Errorf("export of the flags for evaluation: answer is %d %s", got.status, got.raw)
+	}
 }
+
+// oneFlag is a source of one flag.
+type oneFlag struct{}
+
+func (oneFlag) Snapshot() *eval.Snapshot { return eval.Compile([]entity.Flag{{Key: "one"}}) }
 
 // hungry is a store whose flags take n bytes of shared memory.
 type hungry struct {

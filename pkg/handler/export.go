@@ -41,14 +41,17 @@ func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParam
 		}
 	}
 	wanted := exportFilter(p)
-	document := tagged(tag, h.abortable(func(rw http.ResponseWriter) error {
-		turn, err := h.turns.Begin(p.HTTPRequest.Context())
+	document := middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		turn, err := h.encoding.Begin(p.HTTPRequest.Context())
 		if err != nil {
-			return err
+			noTurnInTime(p.HTTPRequest).WriteResponse(rw, producer)
+			return
 		}
 		defer turn.End()
-		return writeFlagDocument(rw, p.HTTPRequest, turn, snapshot.Flags(), wanted)
-	}))
+		tagged(tag, h.abortable(func(rw http.ResponseWriter) error {
+			return writeFlagDocument(rw, p.HTTPRequest, turn, snapshot.Flags(), wanted)
+		})).WriteResponse(rw, producer)
+	})
 	return h.documents.responder(p.HTTPRequest.Context(), document)
 }
 

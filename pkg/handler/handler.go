@@ -92,6 +92,7 @@ type Options struct {
 type Handler struct {
 	files            exports        // of SQLite files
 	documents        exports        // of JSON documents
+	encoding         budget.Turns   // of JSON documents that are encoded
 	turns            budget.Turns   // of large bodies
 	batchMemory      *budget.Memory // of responses to batches
 	store            Store
@@ -125,6 +126,7 @@ func New(o Options) *Handler {
 	return &Handler{
 		files:            exports(budget.NewTurns(maxExports)),
 		documents:        exports(budget.NewTurns(maxExports)),
+		encoding:         budget.NewTurns(1),
 		turns:            o.Turns,
 		batchMemory:      o.BatchMemory,
 		store:            o.Store,

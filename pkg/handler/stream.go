@@ -107,8 +107,8 @@ type jsonStream struct {
 }
 
 func newJSONStream(out io.Writer) *jsonStream {
-	const most = streamBuffer / 4 // of the elements
-	return &jsonStream{out: out, buffer: make([]byte, 0, streamBuffer+most)}
+	const elementRoom = streamBuffer / 4 // for the element that fills the buffer
+	return &jsonStream{out: out, buffer: make([]byte, 0, streamBuffer+elementRoom)}
 }
 
 // text adds a piece of the document unchanged.
@@ -136,7 +136,7 @@ func (s *jsonStream) finish(piece string) error {
 func (s *jsonStream) flush() error {
 	_, err := s.out.Write(s.buffer)
 	if s.buffer = s.buffer[:0]; cap(s.buffer) > 4*streamBuffer {
-		s.buffer = nil // a client that reads slowly does not keep the memory of a large element
+		s.buffer = nil // the memory of a large element is not kept after it is sent
 	}
 	return err
 }

@@ -41,6 +41,17 @@ func (p paged) UpdateFlag(context.Context, string, int64, store.FlagPatch) (*ent
 	return &entity.Flag{}, nil
 }
 
+// tried has the flag of a try.
+type tried struct {
+	insight.Flags
+	reading func()
+}
+
+func (f tried) AnyFlag(context.Context, int64) (*entity.Flag, error) {
+	f.reading()
+	return &entity.Flag{Key: "f", Enabled: true}, nil
+}
+
 // TestReadsTakeTurns checks that operations that read have a turn while they read, none while they send, and end if the client
 // leaves or the time is over before.
 func TestReadsTakeTurns(t *testing.T) {
@@ -56,11 +67,13 @@ func TestReadsTakeTurns(t *testing.T) {
 		return false
 	}
 	api := newAPI(t)
-	handler.New(handler.Options{Logger: slog.New(slog.DiscardHandler), Answers: &insight.Service{}, Store: paged{reading: func() {
+	reading := func() {
 		if !hasTurn() {
 			t.Error("reads without a turn")
 		}
-	}}}).Register(api)
+	}
+	answers := insight.NewService(insight.Options{Flags: tried{reading: reading}, Now: time.Now})
+	handler.New(handler.Options{Logger: slog.New(slog.DiscardHandler), Answers: answers, Store: paged{reading: reading}}).Register(api)
 	timeout := time.Minute
 	operations := api.Serve(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -70,7 +83,7 @@ func TestReadsTakeTurns(t *testing.T) {
 	operations = web.ReadInTurn(reads, operations)
 	ask := func(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
 		rw := &sending{httptest.NewRecorder(), func() {
-			if method == http.MethodGet && timeout == time.Minute && ctx.Err() == nil && hasTurn() {
+			if method != http.MethodPut && timeout == time.Minute && ctx.Err() == nil && hasTurn() {
 				t.Errorf("GET %s: has a turn while the client reads", path)
 			}
 		}}
@@ -84,6 +97,10 @@ func TestReadsTakeTurns(t *testing.T) {
 			t.Errorf("GET %s: %d, %d bytes", path, rw.Code, rw.Body.Len())
 		}
 	}
+	const try, entities = "/flags/1/try", `{"entities":[{"entityID":"a"}]}`
+	if rw := ask(t.Context(), http.MethodPost, try, entities); rw.Code != http.StatusOK || !strings.Contains(rw.Body.String(), `"entityID":"a"`) {
+		t.Errorf("a try: %d %s", rw.Code, rw.Body)
+	}
 	if hasTurn() {
 		t.Error("a turn was not returned")
 	}
@@ -95,7 +112,6 @@ func TestReadsTakeTurns(t *testing.T) {
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	const try, entities = "/flags/1/try", `{"entities":[{"entityID":"a"}]}`
 	for path, method := range map[string]string{"/flags": http.MethodGet, try: http.MethodPost} {
 		if rw := ask(gone, method, path, entities); rw.Code != 499 {
 			t.Errorf("%s of a client that has left: %d %s", path, rw.Code, rw.Body)

@@ -201,7 +201,7 @@ func (u *UI) boardNow(ctx context.Context) *board {
 	if making == nil || making.changes != b.mu.changes {
 		making = &boardMaking{done: make(chan struct{}), changes: b.mu.changes}
 		b.mu.making = making
-		b.wg.Go(func() { u.makeBoard(context.WithoutCancel(ctx), making) }) // continues if the page is closed
+		b.wg.Go(func() { u.makeBoard(budget.WithoutTurn(context.WithoutCancel(ctx)), making) }) // continues if the page is closed
 	}
 	wait := kept == nil || b.mu.took < boardWait && !now.Before(b.mu.waitAt)
 	b.mu.Unlock()

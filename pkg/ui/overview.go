@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -477,7 +478,7 @@ func draftOf(d *entity.Definition) any {
 
 // forecast returns nil without numbers, and if the segments do not change.
 func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *forecastView {
-	if u.o.Numbers == nil {
+	if u.o.Numbers == nil || budget.Resume(r.Context()) != nil {
 		return nil
 	}
 	forecast, err := u.o.Numbers.Forecast(r.Context(), int64(f.ID), d)

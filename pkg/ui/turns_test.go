@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
@@ -99,6 +100,24 @@ func TestPagesReadInTurn(t *testing.T) {
 	pages.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ui/flags/1", nil))
 	if rw.Code != http.StatusOK {
 		t.Errorf("after its turn: %d", rw.Code)
+	}
+}
+
+// TestNumbersOfTheListHaveNoTurn reads the numbers of the list, which another goroutine does, for the race detector.
+func TestNumbersOfTheListHaveNoTurn(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	asked := 0
+	numbers.block = func(ctx context.Context) *eval.Snapshot {
+		for asked++; ctx.Err() == nil && asked < 1000; asked++ {
+			budget.Yield(ctx)
+		}
+		return nil
+	}
+	rw := httptest.NewRecorder()
+	web.ReadInTurn(budget.NewTurns(1), f).ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ui/", nil))
+	if rw.Code != http.StatusOK || asked == 0 {
+		t.Errorf("the list: %d, asked %d times", rw.Code, asked)
 	}
 }
 

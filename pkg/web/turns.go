@@ -6,8 +6,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// ReadInTurn is a middleware for requests that read. next takes a turn with budget.Resume before it reads something, and after the
-// body, which can arrive slowly. The turn ends when next writes, because a client may read slowly, and at the end of the request.
+// ReadInTurn is a middleware for requests that read. next calls budget.Resume after it has read the
+// body, which can arrive slowly, and before it reads the database. The turn ends when next writes,
+// because a client may read slowly, and at the end of the request.
 func ReadInTurn(turns budget.Turns, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		ctx, turn := turns.Context(r.Context())
