@@ -101,7 +101,7 @@ func Pause(ctx context.Context) {
 }
 
 // Yield lets other goroutines run during the turn of the context's request. Without a turn, it does
-// nothing. Call it after each 0.1 ms or so of long work: the scheduler interrupts a goroutine only
+// nothing. Call it after each 0.5 ms or so of long work: the scheduler interrupts a goroutine only
 // after 10 ms, and small requests would wait as long.
 func Yield(ctx context.Context) {
 	if turn := turnOf(ctx); turn != nil && turn.held {

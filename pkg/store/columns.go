@@ -116,8 +116,9 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 	return all, rows.Err()
 }
 
-// yieldRows is the number of rows that SQLite reads in about 0.1 ms.
-const yieldRows = 32
+// yieldRows is the number of rows that SQLite reads in about 0.4 ms. On an idle machine, a yield wakes
+// the other processor for nothing.
+const yieldRows = 128
 
 // modelColumns returns the columns of entity.Model.
 func modelColumns[T any](model func(*T) *entity.Model) columnsOf[T] {
