@@ -14,14 +14,16 @@ const LargeBytes = 16 << 10
 // finishes nothing sooner, and running as much leaves no processor for small requests. Turns are granted in the order of the calls. A nil Turns
 // grants all turns at once.
 //
-// Do not wait for a client or a database during a turn, nor, during a turn of reads, for one of long work: Take ends the turn of
-// the context's request, see Context, before it waits.
+// Do not wait for a client or a database during a turn.
 type Turns chan struct{}
 
 // NewTurns returns a Turns that grants n turns at a time.
 func NewTurns(n int) Turns { return make(Turns, n) }
 
 // Take waits for a turn, or until ctx ends and returns its error. Each successful Take requires a Release.
+//
+// If it has to wait, it ends the turn of the context's request, see Context, so that a flood of long work does not stop all reads. Call
+// Resume before reading further.
 func (t Turns) Take(ctx context.Context) error {
 	if t == nil {
 		return nil
@@ -95,7 +97,7 @@ func turnOf(ctx context.Context) *Turn {
 	return turn
 }
 
-// Pause ends the turn of the context's request before it waits for another request. Without a turn, it does nothing.
+// Pause ends the turn of the context's request before it waits for another request or turn. Without a turn, it does nothing.
 func Pause(ctx context.Context) {
 	turnOf(ctx).End()
 }

@@ -92,7 +92,7 @@ type Options struct {
 type Handler struct {
 	files            exports        // of SQLite files
 	documents        exports        // of JSON documents
-	encoding         budget.Turns   // of JSON documents that are encoded
+	encoding         budget.Turns   // of the JSON document that is encoded
 	turns            budget.Turns   // of large bodies
 	batchMemory      *budget.Memory // of responses to batches
 	store            Store

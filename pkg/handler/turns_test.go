@@ -84,7 +84,7 @@ func TestReadsTakeTurns(t *testing.T) {
 	ask := func(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
 		rw := &sending{httptest.NewRecorder(), func() {
 			if method != http.MethodPut && timeout == time.Minute && ctx.Err() == nil && hasTurn() {
-				t.Errorf("GET %s: has a turn while the client reads", path)
+				t.Errorf("%s %s: has a turn while the client reads", method, path)
 			}
 		}}
 		r := httptest.NewRequestWithContext(ctx, method, "/api/v1"+path, strings.NewReader(body))

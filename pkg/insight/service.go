@@ -754,13 +754,15 @@ func (s *Service) Forecast(ctx context.Context, flagID int64, draft *entity.Defi
 	if err != nil {
 		return nil, err
 	}
+	complete, err := s.complete(ctx, sp, history.Records)
+	if err != nil {
+		return nil, err
+	}
 	f, err := s.forecast(ctx, flag, changed, timeline, flags, rows, now)
 	if err != nil {
 		return nil, err
 	}
-	if f.Complete, err = s.complete(ctx, sp, history.Records); err != nil {
-		return nil, err
-	}
+	f.Complete = complete
 	return f, nil
 }
 

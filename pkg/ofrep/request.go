@@ -64,13 +64,13 @@ func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string
 	}
 }
 
-// readGrowing reads like io.ReadAll. The memory grows to at most eight times what has arrived, but not beyond the announced
-// length. All buffers together have at most 1.7 times the length of the body.
+// readGrowing reads like io.ReadAll. The memory grows to four times what has arrived, but not beyond the announced length.
+// All buffers together have at most 2.4 times the announced length.
 func readGrowing(r io.Reader, length int) (body []byte, err error) {
 	for err == nil {
 		if len(body) == cap(body) {
-			size := max(budget.LargeBytes, 4*len(body))
-			if 2*size >= length { // otherwise, the next buffer could be little larger
+			size := max(budget.LargeBytes, 4*len(body)) // budget.Body takes four bytes of memory for each that arrives
+			if size >= length {
 				size = max(length, len(body)) + bytes.MinRead // to find the end
 			}
 			body = append(make([]byte, 0, size), body...)

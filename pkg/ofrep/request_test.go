@@ -38,11 +38,11 @@ func TestLargeBodiesGrow(t *testing.T) {
 		if err != nil || string(got) != body.text {
 			t.Errorf("%d bytes: read %d bytes, %v", length, len(got), err)
 		}
-		if most := max(16<<10, 8*length) * 4 / 3; body.memory > most+1024 && length < announced {
+		if most := max(16<<10, 4*length) * 4 / 3; body.memory > most+1024 && length < announced {
 			t.Errorf("%d bytes take %d bytes of memory, want at most %d", length, body.memory, most)
 		}
 		complete := &arriving{text: body.text, part: 4096}
-		if _, err := readGrowing(complete, length); err != nil || complete.memory > length*17/10+17<<10 {
+		if _, err := readGrowing(complete, length); err != nil || complete.memory > length*24/10+17<<10 {
 			t.Errorf("complete, %d bytes take %d bytes of memory: %v", length, complete.memory, err)
 		}
 	}

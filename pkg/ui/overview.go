@@ -2,6 +2,7 @@ package ui
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -476,9 +477,17 @@ func draftOf(d *entity.Definition) any {
 	return map[string]any{"enabled": d.Enabled, "variants": d.Variants, "segments": segments}
 }
 
-// forecast returns nil without numbers, and if the segments do not change.
+// forecastWait is how long a page waits for the turn of its forecast. After that, it has no forecast.
+const forecastWait = 2 * time.Second
+
+// forecast returns nil without numbers, without a turn in time, and if the segments do not change.
 func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *forecastView {
-	if u.o.Numbers == nil || budget.Resume(r.Context()) != nil {
+	if u.o.Numbers == nil {
+		return nil
+	}
+	waits, cancel := context.WithTimeout(r.Context(), forecastWait)
+	defer cancel()
+	if budget.Resume(waits) != nil {
 		return nil
 	}
 	forecast, err := u.o.Numbers.Forecast(r.Context(), int64(f.ID), d)
