@@ -33,13 +33,13 @@ func AppendFlag(b []byte, f *Flag) []byte {
 	b = AppendString(append(b, `,"Description":`...), f.Description)
 	b = AppendString(append(b, `,"CreatedBy":`...), f.CreatedBy)
 	b = AppendString(append(b, `,"UpdatedBy":`...), f.UpdatedBy)
-	b = appendBool(append(b, `,"Enabled":`...), f.Enabled)
-	b = appendList(append(b, `,"Segments":`...), f.Segments, appendSegment)
-	b = appendList(append(b, `,"Variants":`...), f.Variants, appendVariant)
-	b = appendList(append(b, `,"Tags":`...), f.Tags, appendTag)
+	b = strconv.AppendBool(append(b, `,"Enabled":`...), f.Enabled)
+	b = appendNullableList(append(b, `,"Segments":`...), f.Segments, appendSegment)
+	b = appendNullableList(append(b, `,"Variants":`...), f.Variants, appendVariant)
+	b = appendNullableList(append(b, `,"Tags":`...), f.Tags, appendTag)
 	b = appendNumber(append(b, `,"SnapshotID":`...), f.SnapshotID)
 	b = AppendString(append(b, `,"Notes":`...), f.Notes)
-	b = appendBool(append(b, `,"DataRecordsEnabled":`...), f.DataRecordsEnabled)
+	b = strconv.AppendBool(append(b, `,"DataRecordsEnabled":`...), f.DataRecordsEnabled)
 	b = AppendString(append(b, `,"EntityType":`...), f.EntityType)
 	return append(b, '}')
 }
@@ -50,8 +50,8 @@ func appendSegment(b []byte, s *Segment) []byte {
 	b = AppendString(append(b, `,"Description":`...), s.Description)
 	b = appendNumber(append(b, `,"Rank":`...), s.Rank)
 	b = appendNumber(append(b, `,"RolloutPercent":`...), s.RolloutPercent)
-	b = appendList(append(b, `,"Constraints":`...), s.Constraints, appendConstraint)
-	b = appendList(append(b, `,"Distributions":`...), s.Distributions, appendDistribution)
+	b = appendNullableList(append(b, `,"Constraints":`...), s.Constraints, appendConstraint)
+	b = appendNullableList(append(b, `,"Distributions":`...), s.Distributions, appendDistribution)
 	return append(b, '}')
 }
 
@@ -109,11 +109,16 @@ func appendTime(b []byte, t time.Time) []byte {
 	return append(b[:start], "null"...)
 }
 
-// appendList appends a list. A nil list becomes null.
-func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
+// appendNullableList is AppendList, but a nil list becomes null.
+func appendNullableList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	if list == nil {
 		return append(b, "null"...)
 	}
+	return AppendList(b, list, one)
+}
+
+// AppendList appends a list. A list without elements becomes [], even if it is nil.
+func AppendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 	b = append(b, '[')
 	for i := range list {
 		if i > 0 {
@@ -125,8 +130,6 @@ func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 }
 
 func appendNumber(b []byte, n uint) []byte { return strconv.AppendUint(b, uint64(n), 10) }
-
-func appendBool(b []byte, value bool) []byte { return strconv.AppendBool(b, value) }
 
 // AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping HTML.
 func AppendString(b []byte, s string) []byte {

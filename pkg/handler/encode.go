@@ -21,21 +21,21 @@ import (
 func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = append(b, '{')
 	b = appendOptionalText(b, `"createdBy":`, f.CreatedBy)
-	b = appendBool(append(b, `"dataRecordsEnabled":`...), f.DataRecordsEnabled)
+	b = strconv.AppendBool(append(b, `"dataRecordsEnabled":`...), f.DataRecordsEnabled)
 	b = entity.AppendString(append(b, `,"description":`...), f.Description)
-	b = appendBool(append(b, `,"enabled":`...), f.Enabled)
+	b = strconv.AppendBool(append(b, `,"enabled":`...), f.Enabled)
 	b = append(b, ',')
 	b = appendOptionalText(b, `"entityType":`, f.EntityType)
 	b = appendOptionalID(b, f.ID)
 	b = appendOptionalText(b, `"key":`, f.Key)
 	b = appendOptionalText(b, `"notes":`, f.Notes)
-	b = appendList(append(b, `"segments":`...), f.Segments, appendSegmentModel)
-	b = appendList(append(b, `,"tags":`...), f.Tags, appendTagModel)
+	b = entity.AppendList(append(b, `"segments":`...), f.Segments, appendSegmentModel)
+	b = entity.AppendList(append(b, `,"tags":`...), f.Tags, appendTagModel)
 	b = append(b, `,"updatedAt":"`...)
 	b = strfmt.NormalizeTimeForMarshal(f.UpdatedAt.UTC()).AppendFormat(b, strfmt.MarshalFormat)
 	b = append(b, `",`...)
 	b = appendOptionalText(b, `"updatedBy":`, f.UpdatedBy)
-	b = appendList(append(b, `"variants":`...), f.Variants, appendVariantModel)
+	b = entity.AppendList(append(b, `"variants":`...), f.Variants, appendVariantModel)
 	return append(b, '}')
 }
 
@@ -86,9 +86,9 @@ func appendSnapshot(b []byte, s *entity.FlagSnapshot, f *entity.Flag) []byte {
 }
 
 func appendSegmentModel(b []byte, s *entity.Segment) []byte {
-	b = appendList(append(b, `{"constraints":`...), s.Constraints, appendConstraintModel)
+	b = entity.AppendList(append(b, `{"constraints":`...), s.Constraints, appendConstraintModel)
 	b = entity.AppendString(append(b, `,"description":`...), s.Description)
-	b = appendList(append(b, `,"distributions":`...), s.Distributions, appendDistributionModel)
+	b = entity.AppendList(append(b, `,"distributions":`...), s.Distributions, appendDistributionModel)
 	b = append(b, ',')
 	b = appendOptionalID(b, s.ID)
 	b = appendNumber(append(b, `"rank":`...), s.Rank)
@@ -126,18 +126,6 @@ func appendVariantModel(b []byte, v *entity.Variant) []byte {
 	return append(b, '}')
 }
 
-// appendList appends a list. A list without elements becomes [], even if it is nil.
-func appendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
-	b = append(b, '[')
-	for i := range list {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = one(b, &list[i])
-	}
-	return append(b, ']')
-}
-
 // appendOptionalText appends a member and a comma, or nothing if value is empty.
 func appendOptionalText(b []byte, name, value string) []byte {
 	if value == "" {
@@ -154,5 +142,3 @@ func appendOptionalID(b []byte, id uint) []byte {
 }
 
 func appendNumber(b []byte, n uint) []byte { return strconv.AppendUint(b, uint64(n), 10) }
-
-func appendBool(b []byte, value bool) []byte { return strconv.AppendBool(b, value) }

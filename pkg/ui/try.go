@@ -132,13 +132,13 @@ func (u *UI) try(rw http.ResponseWriter, r *http.Request) error {
 	if err := u.readForm(r); err != nil {
 		return err
 	}
-	if !resume(rw, r) {
-		return nil
-	}
 	draft := r.PostForm.Has("draft") || r.PostForm.Get("do") == "draft"
 	if draft && !r.PostForm.Has(wholeField) {
 		u.notify(rw, "notice.partial", "")
 		seeOther(rw, "targeting")
+		return nil
+	}
+	if !resume(rw, r) {
 		return nil
 	}
 	f, stale, err := u.flag(r)
