@@ -210,9 +210,15 @@ func (a *App) Handler(api http.Handler) http.Handler {
 	api = web.ReadInTurn(a.reads, api)
 	api = web.DelayDisconnected(a.edge.disconnects, api)
 	if a.evaluator != nil {
-		api = fastpath.New(fastpath.Options{
+		o := fastpath.Options{
 			Evaluator: a.evaluator, Refuse: a.handler.Refuse, BasePath: a.edge.basePath, Turns: a.turns, BatchMemory: a.memory, Disconnects: a.edge.disconnects,
-		}, api)
+		}
+		if a.edge.gzip != nil {
+			o.Compression = a.edge.gzip
+		}
+		api = fastpath.New(o, api)
+	} else if a.edge.gzip != nil {
+		api = a.edge.gzip.Wrap(api)
 	}
 	return &web.Server{Handler: a.edge.handler(api), ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn)}
 }

@@ -20,7 +20,7 @@ type edge struct {
 
 	observers []func(*web.Exchange)
 	access    *accessControl
-	gzip      func(http.Handler) http.Handler
+	gzip      *web.Gzip
 	metrics   http.Handler
 	ofrep     http.Handler // set before handler is called
 	trace     func(http.Handler) http.Handler
@@ -59,9 +59,6 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 // logs are outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
 	api = web.LimitBody(web.MaxBodyBytes, e.bodies, web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
-	if e.gzip != nil {
-		api = e.gzip(api)
-	}
 	routes := web.Routes{
 		Prefix:      e.config.Web.Prefix,
 		API:         e.access.guard(api),

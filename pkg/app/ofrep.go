@@ -100,7 +100,7 @@ func (e *edge) compressOFREP(h http.Handler) http.Handler {
 	if e.gzip == nil {
 		return h
 	}
-	compressed := e.gzip(h)
+	compressed := e.gzip.Wrap(h)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == ofrep.EventsPath {
 			h.ServeHTTP(rw, r)

@@ -116,7 +116,8 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 		t.Errorf("%d bytes of %d were held", held, len(body))
 	}
 	result := service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: "e"})
-	start, end := result.Split(nil)
+	var encoder eval.Encoder
+	start, end := encoder.Split(nil, result)
 	parts, longest := start, 0
 	err = eval.WriteParts(writerFunc(func(p []byte) {
 		parts = append(parts, p...)
@@ -125,7 +126,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	if want := result.AppendJSON(nil); err != nil || !bytes.Equal(parts, want) || len(start) > 1000 || longest > 64<<10 {
 		t.Errorf("error %v, %d bytes instead of %d, of which %d at the start, %d at once", err, len(parts), len(want), len(start), longest)
 	}
-	if start, end := service.Evaluate(t.Context(), eval.Request{FlagID: 9}).Split(nil); end != "" || !json.Valid(start) {
+	if start, end := encoder.Split(nil, service.Evaluate(t.Context(), eval.Request{FlagID: 9})); end != "" || !json.Valid(start) {
 		t.Errorf("a short result is split: %s, %d bytes", start, len(end))
 	}
 }

@@ -31,10 +31,9 @@ func (e *Encoder) Append(b []byte, r *Result) []byte {
 	return append(b, end...)
 }
 
-// Split is AppendJSON, but returns a long end, which has the attachment, as a string of the flag. A response that
+// Split is Append, but returns a long end, which has the attachment, as a string of the flag. A response that
 // copies it would hold it for as long as a client reads it.
-func (r *Result) Split(b []byte) (_ []byte, end string) {
-	var e Encoder
+func (e *Encoder) Split(b []byte, r *Result) (_ []byte, end string) {
 	if b, end = e.appendStart(b, r); len(end) <= longEndBytes {
 		return append(b, end...), ""
 	}

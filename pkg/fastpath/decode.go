@@ -166,9 +166,6 @@ func (d *decoder) plainText(into *string) (ok bool) {
 func (d *decoder) texts(into *[]string) bool {
 	ok := d.list(func() bool {
 		text, ok := d.plainString()
-		if n := len(*into); n == cap(*into) {
-			*into = append(make([]string, 0, d.expected(n+1)), *into...)
-		}
 		*into = append(*into, text)
 		return ok && text != ""
 	})

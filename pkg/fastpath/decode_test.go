@@ -31,6 +31,17 @@ func TestMemoryOfABatch(t *testing.T) {
 	}
 }
 
+// TestMemoryOfKeysBeforeEntities checks that the decoder does not take the entities for more keys.
+func TestMemoryOfKeysBeforeEntities(t *testing.T) {
+	t.Parallel()
+	body := strings.Replace(batchOf(2000), `{`, `{"flagKeys":["a","b"],"flagTags":["c"],`, 1)
+	var d decoder
+	r, ok := d.batch(body)
+	if most := 8; !ok || len(r.FlagKeys) != 2 || cap(r.FlagKeys) > most || cap(r.FlagTags) > most {
+		t.Errorf("plain %v: there is memory for %d keys and %d tags, want %d at most", ok, cap(r.FlagKeys), cap(r.FlagTags), most)
+	}
+}
+
 // A decoder that waits for its next request must not keep texts of the ones before.
 func TestForget(t *testing.T) {
 	t.Parallel()

@@ -55,7 +55,9 @@ type Handler struct {
 	turns       budget.Turns
 	disconnects *budget.Disconnects
 	refuse      Refusal
-	api         http.Handler
+	compression Compression
+	// batches serves batches, and both it and compressedAPI compress.
+	batches, compressedAPI, api http.Handler
 
 	evaluationPath, batchPath string
 	pool                      sync.Pool // of *memory
@@ -66,6 +68,7 @@ type memory struct {
 	body    []byte // what the decoder and the result refer to
 	decoder decoder
 	result  eval.Result
+	encoder eval.Encoder // of single evaluations
 	answer  []byte
 	// held is the memory of a response to a batch. reserve is held.Take, which would be allocated for each batch.
 	held    budget.Hold
@@ -75,6 +78,14 @@ type memory struct {
 // Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that disconnected, if err is
 // the error of its context. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
+
+// Compression compresses long responses.
+type Compression interface {
+	// Wrap is a middleware that compresses.
+	Wrap(next http.Handler) http.Handler
+	// Short reports whether a response of this length is never compressed, and if so, sets the headers that Wrap sets for it.
+	Short(header http.Header, length int) bool
+}
 
 // Options contains the dependencies of a Handler.
 type Options struct {
@@ -88,13 +99,19 @@ type Options struct {
 	BatchMemory *budget.Memory
 	// Disconnects delays the refusal of a body that ends in the middle of its JSON.
 	Disconnects *budget.Disconnects
+	// Compression compresses the responses of the Handler and of the API. Nil compresses nothing.
+	Compression Compression
 }
 
 // New returns a Handler in front of the generated API.
 func New(o Options, api http.Handler) *Handler {
 	h := &Handler{
-		evaluator: o.Evaluator, turns: o.Turns, disconnects: o.Disconnects, refuse: o.Refuse, api: api,
+		evaluator: o.Evaluator, turns: o.Turns, disconnects: o.Disconnects, refuse: o.Refuse, compression: o.Compression, api: api, compressedAPI: api,
 		evaluationPath: o.BasePath + "/evaluation",
+	}
+	h.batches = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { h.serve(rw, r, true) })
+	if o.Compression != nil {
+		h.batches, h.compressedAPI = o.Compression.Wrap(h.batches), o.Compression.Wrap(api)
 	}
 	h.batchPath = h.evaluationPath + "/batch"
 	h.pool.New = func() any {
@@ -107,19 +124,26 @@ func New(o Options, api http.Handler) *Handler {
 
 // ServeHTTP handles the request, or passes it to the API.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	batch := r.URL.Path == h.batchPath
-	if !batch && r.URL.Path != h.evaluationPath || !isPlain(r) {
-		h.api.ServeHTTP(rw, r)
-		return
+	switch batch := r.URL.Path == h.batchPath; {
+	case !batch && r.URL.Path != h.evaluationPath || !isPlain(r):
+		h.compressedAPI.ServeHTTP(rw, r)
+	case batch:
+		h.batches.ServeHTTP(rw, r)
+	default:
+		h.serve(rw, r, false)
 	}
+}
 
+// serve handles the request, or passes it to the API. A batch has compression around it already. For most single evaluations it
+// would cost more than the evaluation.
+func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	m := h.pool.Get().(*memory)
 	var text string
 	var err error
 	if text, m.body, err = readBody(r, m.body); err != nil {
 		h.release(m) // a client that disconnected may wait
-		if !h.refuseCutOff(rw, r, text, err) {
-			h.fallBack(rw, r, text)
+		if !h.refuseCutOff(rw, r, text, err, batch) {
+			h.fallBack(rw, r, text, batch)
 		}
 		return
 	}
@@ -136,8 +160,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	turn, err := h.turns.TakeFor(r.Context(), size)
 	if err != nil { // the client disconnected, which logs and metrics show
-		r.Pattern = r.URL.Path
-		h.refuse(rw, r, err)
+		h.reject(rw, r, err, batch)
 		return
 	}
 	defer turn.End()
@@ -153,14 +176,14 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	turn.End()
 	if !ok {
 		delete(header, "Content-Type")
-		h.fallBack(rw, r, text)
+		h.fallBack(rw, r, text, batch)
+		return
+	}
+	if err != nil {
+		h.reject(rw, r, err, batch)
 		return
 	}
 	r.Pattern = r.URL.Path
-	if err != nil {
-		h.refuse(rw, r, err)
-		return
-	}
 	header["Content-Type"] = contentTypeJSON
 	length := len(m.answer)
 	if end != "" {
@@ -169,9 +192,18 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if length > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(length))
 	}
-	_, err = rw.Write(m.answer) // fails only if the client disconnected
-	if end != "" && err == nil && eval.WriteParts(rw, end, m.answer) == nil {
-		_, _ = rw.Write([]byte{'\n'})
+	if batch || h.compression == nil || h.compression.Short(header, length) {
+		m.send(rw, end)
+		return
+	}
+	h.compression.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { m.send(rw, end) })).ServeHTTP(rw, r)
+}
+
+// send writes the response, which continues with end if it is long.
+func (m *memory) send(out io.Writer, end string) {
+	_, err := out.Write(m.answer) // fails only if the client disconnected
+	if end != "" && err == nil && eval.WriteParts(out, end, m.answer) == nil {
+		_, _ = out.Write([]byte{'\n'})
 	}
 }
 
@@ -253,7 +285,7 @@ func readFull(r io.Reader, p []byte) (n int, err error) {
 
 // refuseCutOff responds to a request whose client disconnected in the middle of a JSON text. It returns false for all
 // others.
-func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text string, err error) bool {
+func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text string, err error, batch bool) bool {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
@@ -268,9 +300,17 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 			return false
 		}
 	}
-	r.Pattern = r.URL.Path
-	h.refuse(rw, r, err)
+	h.reject(rw, r, err, batch)
 	return true
+}
+
+// reject calls refuse, which responds with a few bytes.
+func (h *Handler) reject(rw http.ResponseWriter, r *http.Request, err error, batch bool) {
+	r.Pattern = r.URL.Path
+	if !batch && h.compression != nil {
+		h.compression.Short(rw.Header(), 0)
+	}
+	h.refuse(rw, r, err)
 }
 
 // textOf returns the bytes as a string without copying them. The string is valid until the bytes change.
@@ -280,11 +320,15 @@ func textOf(body []byte) string {
 
 // fallBack passes a request to the API after part of its body was read. The rest of the body, or its error, is read
 // again from the body.
-func (h *Handler) fallBack(rw http.ResponseWriter, r *http.Request, read string) {
+func (h *Handler) fallBack(rw http.ResponseWriter, r *http.Request, read string, batch bool) {
 	again := *r
 	again.Body = &replay{Reader: io.MultiReader(strings.NewReader(read), r.Body), Closer: r.Body}
 	defer func() { r.Pattern = again.Pattern }() // for middleware that only has r
-	h.api.ServeHTTP(rw, &again)
+	api := h.compressedAPI
+	if batch {
+		api = h.api
+	}
+	api.ServeHTTP(rw, &again)
 }
 
 // replay is a body that is read again from its beginning.
@@ -308,7 +352,7 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 		defer turn.End()
 	}
 	h.evaluator.EvaluateInto(ctx, request, &m.result)
-	if m.answer, end = m.result.Split(m.answer[:0]); end == "" {
+	if m.answer, end = m.encoder.Split(m.answer[:0], &m.result); end == "" {
 		m.answer = append(m.answer, '\n')
 	}
 	return end, true, nil

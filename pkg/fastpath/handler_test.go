@@ -3,6 +3,7 @@ package fastpath_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,10 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 	t.Helper()
 	snapshot := eval.Compile(flags)
 	f := &fixture{fast: side{snapshot: snapshot}, generated: side{snapshot: snapshot}}
+	compression, err := web.NewGzip()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range []*side{&f.fast, &f.generated} {
 		service := eval.NewService(s, s, eval.Options{
 			DebugEnabled: true,
@@ -83,7 +88,9 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 			generated.ServeHTTP(rw, r)
 		})
 		if s == &f.fast {
-			s.Handler = fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1"}, s.Handler)
+			s.Handler = fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", Compression: compression}, s.Handler)
+		} else {
+			s.Handler = compression.Wrap(s.Handler)
 		}
 	}
 	return f
@@ -93,7 +100,9 @@ func setup(t testing.TB, flags []entity.Flag) *fixture {
 type answer struct {
 	Status      int
 	ContentType string
-	Body        string
+	Encoding    string
+	Vary        []string
+	Body        string // decoded
 	Pattern     string
 	Recorded    []string
 }
@@ -106,7 +115,8 @@ func (f *fixture) send(t testing.TB, request func() *http.Request) (answer, bool
 	for i, s := range []*side{&f.fast, &f.generated} {
 		rw, r := httptest.NewRecorder(), request()
 		s.ServeHTTP(rw, r)
-		answers[i] = answer{rw.Code, rw.Header().Get("Content-Type"), rw.Body.String(), r.Pattern, s.recorded}
+		header := rw.Header()
+		answers[i] = answer{rw.Code, header.Get("Content-Type"), header.Get("Content-Encoding"), header["Vary"], decoded(t, rw), r.Pattern, s.recorded}
 		if length := rw.Header().Get("Content-Length"); length != "" && length != fmt.Sprint(rw.Body.Len()) {
 			t.Errorf("Content-Length is %s, of %d", length, rw.Body.Len())
 		}
@@ -116,6 +126,23 @@ func (f *fixture) send(t testing.TB, request func() *http.Request) (answer, bool
 		t.Errorf("answers differ (-generated +fast):\n%s", diff)
 	}
 	return answers[0], f.fast.apiCalls == calls
+}
+
+// decoded returns the body of a response as it was before it was compressed.
+func decoded(t testing.TB, rw *httptest.ResponseRecorder) string {
+	t.Helper()
+	if rw.Header().Get("Content-Encoding") == "" {
+		return rw.Body.String()
+	}
+	reader, err := gzip.NewReader(bytes.NewReader(rw.Body.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(reader)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(body)
 }
 
 // post is send for a JSON body to a path under /api/v1.
@@ -183,6 +210,51 @@ func TestGoldenRequestsTakeTheFastPath(t *testing.T) {
 	}
 	if err := scanner.Err(); err != nil || n != 3000 {
 		t.Errorf("%d requests: %v", n, err)
+	}
+}
+
+// TestCompression checks that each response is compressed once or not at all, like those of the generated code.
+func TestCompression(t *testing.T) {
+	t.Parallel()
+	flag := benchmarkFlag()
+	long := benchmarkFlag()
+	long.ID, long.Key = 2, "long"
+	for i := range long.Variants {
+		long.Variants[i].Attachment = entity.Attachment(`{"text":"` + strings.Repeat("x", 20_000) + `"}`)
+	}
+	f := setup(t, []entity.Flag{flag, long})
+	one := strings.TrimSuffix(benchmarkEntity, "}") + `,"flagKey":`
+	for name, tc := range map[string]struct {
+		path, body, encoding string
+	}{
+		"a short evaluation":         {"/evaluation", one + `"bench"}`, ""},
+		"a long evaluation":          {"/evaluation", one + `"long"}`, "gzip"},
+		"an evaluation that is odd":  {"/evaluation", one + `"long","odd":1}`, "gzip"},
+		"an evaluation that is bad":  {"/evaluation", `{"flagID":"x"}`, ""},
+		"a short batch":              {"/evaluation/batch", `{"entities":[` + benchmarkEntity + `],"flagKeys":["bench"]}`, ""},
+		"a long batch":               {"/evaluation/batch", `{"entities":[` + benchmarkEntity + `],"flagKeys":["long"]}`, "gzip"},
+		"a batch that is odd":        {"/evaluation/batch", `{"entities":[` + benchmarkEntity + `],"flagKeys":["long"],"odd":1}`, "gzip"},
+		"a batch that is refused":    {"/evaluation/batch", `{"entities":[` + strings.Repeat(`{},`, batchSize) + `{}],"flagIDs":[1]}`, ""},
+		"a request of another kind":  {"/flags", `{}`, ""},
+		"a path that does not exist": {"/evaluation/none", `{}`, ""},
+	} {
+		for _, accepts := range []string{"", "gzip", "br"} {
+			got, _ := f.send(t, func() *http.Request {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+tc.path, strings.NewReader(tc.body))
+				r.Header.Set("Content-Type", "application/json")
+				if accepts != "" {
+					r.Header.Set("Accept-Encoding", accepts)
+				}
+				return r
+			})
+			want := tc.encoding
+			if accepts != "gzip" {
+				want = ""
+			}
+			if got.Encoding != want || !slices.Equal(got.Vary, []string{"Accept-Encoding"}) {
+				t.Errorf("%s for a client that accepts %q: encoding %q, Vary %q", name, accepts, got.Encoding, got.Vary)
+			}
+		}
 	}
 }
 

@@ -47,7 +47,8 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 	if h.injected != nil {
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
-	start, end := h.eval.Evaluate(r.Context(), request).Split(make([]byte, 0, payloadBytes))
+	var encoder eval.Encoder
+	start, end := encoder.Split(make([]byte, 0, payloadBytes), h.eval.Evaluate(r.Context(), request))
 	if end == "" {
 		return encoded(start)
 	}

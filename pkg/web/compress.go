@@ -12,27 +12,63 @@ import (
 // one packet anyway, so compressing them would only cost time.
 const minGzipBytes = 1400
 
-// NewGzip returns a middleware that compresses responses of at least 1,400 bytes for clients that
-// accept gzip. Shorter responses cost a check of the request's header and a copy of the body. For
-// other clients, it only sets the Vary header. It compresses at the fastest level: a list of flags
-// takes half the CPU of the default level and up to half more bytes. Other goroutines run after every 64 KiB of a response.
-func NewGzip() (func(http.Handler) http.Handler, error) {
+// Gzip compresses responses of at least 1,400 bytes for clients that accept gzip. It compresses at the fastest level: a
+// list of flags takes half the CPU of the default level and up to half more bytes. Other goroutines run after every
+// 64 KiB of a response.
+type Gzip struct {
+	wrap func(http.Handler) http.HandlerFunc
+}
+
+// NewGzip returns a Gzip.
+func NewGzip() (*Gzip, error) {
 	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(minGzipBytes), gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false))
 	if err != nil {
 		return nil, err
 	}
-	return func(next http.Handler) http.Handler {
-		compressed := wrap(yielding(next))
-		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if len(r.Header["Accept-Encoding"]) > 0 {
-				compressed.ServeHTTP(rw, r)
-				return
-			}
-			header := rw.Header()
-			header["Vary"] = append(header["Vary"], "Accept-Encoding")
-			next.ServeHTTP(rw, r)
-		})
-	}, nil
+	return &Gzip{wrap}, nil
+}
+
+// Wrap is a middleware that compresses. Shorter responses cost a check of the request's header and
+// a copy of the body. For clients that do not accept gzip, it only sets the Vary header.
+func (g *Gzip) Wrap(next http.Handler) http.Handler {
+	compressed := g.wrap(yielding(next))
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if len(r.Header["Accept-Encoding"]) > 0 {
+			compressed.ServeHTTP(rw, r)
+			return
+		}
+		vary(rw.Header())
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// Short reports whether no client gets a response of this length compressed. If so, it sets the
+// headers that Wrap sets for such a response, so that a handler that knows the length spares its
+// costs.
+func (g *Gzip) Short(header http.Header, length int) bool {
+	if length >= minGzipBytes {
+		return false
+	}
+	vary(header)
+	return true
+}
+
+// These slices are shared by all responses: http.Header.Set and Add do not change them.
+var (
+	varyEncoding          = []string{"Accept-Encoding"}
+	varyOriginAndEncoding = []string{"Origin", "Accept-Encoding"}
+)
+
+// vary adds to the Vary header, which has only the Origin of CORS at most, so it allocates nothing.
+func vary(header http.Header) {
+	switch before := header["Vary"]; {
+	case len(before) == 0:
+		header["Vary"] = varyEncoding
+	case len(before) == 1 && before[0] == "Origin":
+		header["Vary"] = varyOriginAndEncoding
+	default:
+		header["Vary"] = append(before, "Accept-Encoding")
+	}
 }
 
 // yieldBytes is how much of a response is compressed before other goroutines run, about a millisecond.

@@ -66,7 +66,7 @@ func TestLongResponsesAreWrittenInParts(t *testing.T) {
 // TestLongResponsesAreCompressed checks a response that is longer than a part.
 func TestLongResponsesAreCompressed(t *testing.T) {
 	t.Parallel()
-	wrap, err := NewGzip()
+	compression, err := NewGzip()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestLongResponsesAreCompressed(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	r.Header.Set("Accept-Encoding", "gzip")
 	rw := httptest.NewRecorder()
-	wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(want) })).ServeHTTP(rw, r)
+	compression.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write(want) })).ServeHTTP(rw, r)
 	reader, err := gzip.NewReader(rw.Body)
 	if err != nil {
 		t.Fatal(err)
