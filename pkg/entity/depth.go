@@ -1,7 +1,5 @@
 package entity
 
-import "encoding/json"
-
 const (
 	// MaxJSONDepth is the maximum number of levels of objects and lists in an attachment.
 	MaxJSONDepth = 100
@@ -75,15 +73,6 @@ func Deeper(value any, levels int) bool {
 		}
 	}
 	return false
-}
-
-// DecodeFlag decodes the JSON of a flag, for example of a snapshot. Values below 1,000 levels are null.
-func DecodeFlag(text []byte) (*Flag, error) {
-	flag := &Flag{}
-	if err := json.Unmarshal(Shallow(text), flag); err != nil {
-		return nil, err
-	}
-	return flag, nil
 }
 
 // ByteOrderMark is what some editors and libraries write at the start of a text. All readers of JSON skip it.
