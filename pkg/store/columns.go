@@ -38,9 +38,6 @@ type reading struct {
 	// owners are the owners whose parts are read, nil for all. Rows of other owners are skipped.
 	owners map[uint]struct{}
 	skip   bool // whether to skip the current row
-	// each is called after each row that is not skipped. Its error ends the list. Nil calls
-	// nothing.
-	each func() error
 }
 
 // whole reads all columns, for rows that are kept in memory: equal strings share memory.
@@ -61,6 +58,11 @@ type textReader interface {
 
 // find reads rows without GORM, which takes several times as long and reads all columns.
 func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
+	return findEach(query, of, how, nil)
+}
+
+// findEach is find, and calls each for each row that is not skipped. An error of each ends the list before the row.
+func findEach[T any](query *gorm.DB, of columnsOf[T], how reading, each func(*T) error) ([]T, error) {
 	kept, names := make(columnsOf[T], 0, len(of)), make([]string, 0, len(of))
 	reader, reads := query.Dialector.(textReader)
 	for _, c := range of {
@@ -79,12 +81,12 @@ func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
 		}
 		return targets
 	}
-	return scan(query.Model(new(T)).Select(names), into, &how)
+	return scan(query.Model(new(T)).Select(names), into, &how, each)
 }
 
 // scan reads the rows of a query. into returns the scan targets for a row, one per column. They are
 // reused for all rows.
-func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T, err error) {
+func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading, each func(*T) error) (all []T, err error) {
 	rows, err := query.Rows()
 	if err != nil {
 		return nil, err
@@ -96,6 +98,9 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 	for n := 1; rows.Next(); n++ {
 		if n%yieldRows == 0 {
 			budget.Yield(query.Statement.Context)
+			if err := query.Statement.Context.Err(); err != nil { // of an uninterrupted query
+				return nil, err
+			}
 		}
 		if err := rows.Scan(targets...); err != nil {
 			return nil, err
@@ -103,9 +108,9 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading) (all []T
 		if how.skip {
 			continue
 		}
-		if how.each != nil {
-			if err := how.each(); err != nil {
-				return nil, err
+		if each != nil {
+			if err := each(&row); err != nil {
+				return all, err
 			}
 		}
 		if len(all) == cap(all) {

@@ -131,7 +131,7 @@ func (s *Store) EachSnapshot(ctx context.Context, ids []int64, each func(*entity
 			places[uint(id)] = i
 		}
 		sizes, err := scan(db.Model(&entity.FlagSnapshot{}).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
-			Where("id IN ?", padded(chunk)), rowSizeTargets, &reading{})
+			Where("id IN ?", padded(chunk)), rowSizeTargets, &reading{}, nil)
 		if err != nil {
 			return explain("read the sizes of snapshots", err)
 		}

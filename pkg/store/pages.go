@@ -78,7 +78,7 @@ func (s *Store) flagSizes(ctx context.Context, q FlagQuery) ([]rowSize, error) {
 	if err != nil {
 		return nil, err
 	}
-	flags, err := scan(where(s.db.WithContext(ctx)).Select("flags.id, "+q.size()).Order("flags.id"), rowSizeTargets, &reading{})
+	flags, err := scan(where(s.db.WithContext(ctx)).Select("flags.id, "+q.size()).Order("flags.id"), rowSizeTargets, &reading{}, nil)
 	if err != nil {
 		return nil, s.unsearchableFlags(explain("read the sizes of flags", err), q)
 	}

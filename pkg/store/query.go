@@ -66,13 +66,21 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 	if q.Brief {
 		how = brief()
 	}
-	columns, rows := flagColumns(), how
-	if sized != nil {
-		columns, rows.each = q.sizedColumns(sized)
+	columns, each := flagColumns(), func(*entity.Flag) error { return nil }
+	switch {
+	case sized == nil:
+	case q.Preload:
+		columns, each = preloadedColumns(sized)
+	default:
+		each = func(f *entity.Flag) error { return sized(int64(len(f.Description) + len(f.Notes))) }
+	}
+	read := s.readShort
+	if q.Enabled != nil || q.Description != nil || q.DescriptionLike != nil || q.Deleted {
+		read = s.read // of many flags, few may be found
 	}
 	var flags []entity.Flag
-	err = s.read(ctx, "flags", func(tx *gorm.DB) (err error) {
-		if flags, err = find(where(tx).Order("id"), columns, rows); err != nil {
+	err = read(ctx, "flags", func(tx *gorm.DB) (err error) {
+		if flags, err = findEach(where(tx).Order("id"), columns, how, each); err != nil {
 			return err
 		}
 		if q.Preload {
@@ -86,12 +94,12 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 	return flags, nil
 }
 
-// sizedColumns returns the columns of flags and of their sizes, and a function that calls sized with
-// the size in the row that was read last.
-func (q FlagQuery) sizedColumns(sized func(bytes int64) error) (columnsOf[entity.Flag], func() error) {
+// preloadedColumns returns the columns of flags and of their sizes with parts, and a function that calls sized with the size in
+// the row that was read last.
+func preloadedColumns(sized func(bytes int64) error) (columnsOf[entity.Flag], func(*entity.Flag) error) {
 	var size number
-	columns := append(flagColumns(), column[entity.Flag]{name: q.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
-	return columns, func() error { return sized(int64(size)) }
+	columns := append(flagColumns(), column[entity.Flag]{name: FlagQuery{Preload: true}.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
+	return columns, func(*entity.Flag) error { return sized(int64(size)) }
 }
 
 func (s *Store) flagConditions(q FlagQuery) (func(tx *gorm.DB) *gorm.DB, error) {
@@ -157,16 +165,14 @@ func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 func (s *Store) flag(ctx context.Context, id int64, deleted bool) (*entity.Flag, error) {
 	how := whole()
 	how.bare = deleted
-	columns, each := FlagQuery{Preload: true}.sizedColumns(func(bytes int64) error { return reserve(ctx, bytes+flagBytes) })
-	row := how
-	row.each = each
+	columns, each := preloadedColumns(func(bytes int64) error { return reserve(ctx, bytes+flagBytes) })
 	var flags []entity.Flag
-	err := s.read(ctx, "a flag", func(tx *gorm.DB) (err error) {
+	err := s.readShort(ctx, "a flag", func(tx *gorm.DB) (err error) {
 		query := tx.Where("id = ?", id)
 		if deleted {
 			query = query.Unscoped()
 		}
-		if flags, err = find(query, columns, row); err != nil {
+		if flags, err = findEach(query, columns, how, each); err != nil {
 			return err
 		}
 		if len(flags) == 0 {
@@ -282,8 +288,12 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if q.Ascending {
 		order = "id"
 	}
-	found, err := scan(page(s.db.WithContext(ctx).Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size").
-		Where("flag_id = ?", flagID).Order(order), rowSizeTargets, &reading{})
+	all := func() *gorm.DB { return s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order(order) }
+	if s.dialect.oneWriter {
+		ctx = uninterrupted{ctx} // the rows are found by an index
+		return snapshotsWithin(ctx, page(all()), maxAnswerBytes)
+	}
+	found, err := scan(page(all().Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size"), rowSizeTargets, &reading{}, nil)
 	if err != nil {
 		return nil, explain("read the sizes of snapshots", err)
 	}
@@ -295,9 +305,27 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 		return nil, err
 	}
 	first, last := found[0].ID, found[len(found)-1].ID
-	within := s.db.WithContext(ctx).Where("flag_id = ? AND id BETWEEN ? AND ?", flagID, min(first, last), max(first, last))
-	snapshots, err := find(within.Order(order), snapshotColumns(), whole())
+	snapshots, err := find(all().Where("id BETWEEN ? AND ?", min(first, last), max(first, last)), snapshotColumns(), whole())
 	if err != nil {
+		return nil, explain("read snapshots", err)
+	}
+	return snapshots, nil
+}
+
+// snapshotsWithin reads snapshots until they exceed limit bytes, but at least one. The database must read rows only
+// as they are asked for. Servers send rows ahead, so there the sizes are read first.
+func snapshotsWithin(ctx context.Context, query *gorm.DB, limit int64) ([]entity.FlagSnapshot, error) {
+	errEnough := errors.New("the list is complete")
+	var size int64
+	number := 0
+	snapshots, err := findEach(query, snapshotColumns(), whole(), func(s *entity.FlagSnapshot) error {
+		size += int64(len(s.Flag))
+		if number++; size > limit && number > 1 {
+			return errEnough
+		}
+		return reserve(ctx, size)
+	})
+	if err != nil && !errors.Is(err, errEnough) {
 		return nil, explain("read snapshots", err)
 	}
 	return snapshots, nil
