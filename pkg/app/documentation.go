@@ -26,12 +26,13 @@ func noPage(...docui.Option) func(http.Handler) http.Handler {
 // document serves the documentation at basePath/docs. It links to the description with a relative path, so it works
 // below any prefix.
 func document(api http.Handler, basePath string, logger *slog.Logger) http.Handler {
-	render := sync.OnceValues(func() ([]byte, error) {
+	render := sync.OnceValues(func() (*web.Constant, error) {
 		description, err := describedBy(api)
 		if err != nil {
 			return nil, err
 		}
-		return apidoc.Render(description, "../.."+descriptionPath)
+		page, err := apidoc.Render(description, "../.."+descriptionPath)
+		return web.NewConstant(page), err
 	})
 	page := web.ProtectPage(apidoc.Policy(), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 		body, err := render()
@@ -41,7 +42,7 @@ func document(api http.Handler, basePath string, logger *slog.Logger) http.Handl
 			return
 		}
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = rw.Write(body) // fails if the client disconnected
+		body.Write(rw)
 	}))
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if path.Clean(r.URL.Path) == basePath+"/docs" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -65,7 +66,15 @@ func describe(api http.Handler, description []byte, basePath, prefix string) htt
 		description = bytes.Replace(description,
 			fmt.Appendf(nil, `"basePath": %q`, basePath), fmt.Appendf(nil, `"basePath": %q`, path.Join(prefix, basePath)), 1)
 	}
-	return docui.ServeSpec(description, api, docui.WithSpecPath(descriptionPath))
+	body := web.NewConstant(description)
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != descriptionPath {
+			api.ServeHTTP(rw, r)
+			return
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		body.Write(rw)
+	})
 }
 
 // describedBy returns the description that the API serves.

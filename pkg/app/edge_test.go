@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -133,16 +135,25 @@ func TestGzip(t *testing.T) {
 	t.Parallel()
 	a, _, _ := setup(t, nil)
 	h := started(t, a)
-	long := request(t, h, http.MethodGet, "/swagger.json", "Accept-Encoding: gzip, zstd, br")
-	if encoding := long.Header().Get("Content-Encoding"); encoding != "gzip" {
-		t.Fatalf("a long answer is encoded with %q", encoding)
-	}
-	reader, err := gzip.NewReader(long.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if content, err := io.ReadAll(reader); err != nil || !json.Valid(content) {
-		t.Errorf("%d bytes unpacked: %v", len(content), err)
+	for _, target := range []string{"/swagger.json", "/api/v1/docs"} {
+		plain := request(t, h, http.MethodGet, target)
+		long := request(t, h, http.MethodGet, target, "Accept-Encoding: gzip, zstd, br")
+		// Only what is kept compressed has a length.
+		if header := long.Header(); header.Get("Content-Encoding") != "gzip" || header.Get("Content-Length") != strconv.Itoa(long.Body.Len()) {
+			t.Fatalf("%s: headers of %d bytes: %v", target, long.Body.Len(), header)
+		}
+		for _, name := range []string{"Content-Type", "Vary", "Content-Security-Policy"} {
+			if a, b := plain.Header().Values(name), long.Header().Values(name); !slices.Equal(a, b) {
+				t.Errorf("%s: %s is %q, and %q if compressed", target, name, a, b)
+			}
+		}
+		reader, err := gzip.NewReader(long.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if content, err := io.ReadAll(reader); err != nil || !bytes.Equal(content, plain.Body.Bytes()) {
+			t.Errorf("%s: %d bytes unpacked, want %d: %v", target, len(content), plain.Body.Len(), err)
+		}
 	}
 	for _, tc := range []struct{ name, target, accept string }{
 		{"short", "/api/v1/health", "gzip"},

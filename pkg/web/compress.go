@@ -1,9 +1,12 @@
 package web
 
 import (
+	"bytes"
 	"compress/gzip"
 	"net/http"
 	"runtime"
+	"strconv"
+	"sync"
 
 	"github.com/klauspost/compress/gzhttp"
 )
@@ -104,5 +107,48 @@ func (w *yieldingWriter) Write(p []byte) (written int, err error) {
 		}
 		w.written = 0
 		runtime.Gosched()
+	}
+}
+
+// Constant is a response body that stays the same while the process runs. It is compressed once, when the first client
+// that accepts gzip receives it, and then kept in both forms. It is safe for concurrent use.
+type Constant struct {
+	body   []byte
+	packed func() []byte
+}
+
+// NewConstant returns a Constant. The caller must not change body afterward.
+func NewConstant(body []byte) *Constant {
+	return &Constant{body: body, packed: sync.OnceValue(func() []byte {
+		var packed bytes.Buffer
+		zip := gzip.NewWriter(&packed) // at the default level, because it is done once
+		_, _ = zip.Write(body)         // a bytes.Buffer returns no errors
+		_ = zip.Close()
+		return bytes.Clone(packed.Bytes()) // without the spare capacity
+	})}
+}
+
+// Write sends the body with the headers that are set in rw. It is compressed if Gzip.Wrap would compress it.
+func (c *Constant) Write(rw http.ResponseWriter) {
+	body := c.body
+	if len(body) >= minGzipBytes && compresses(rw) {
+		body = c.packed()
+		rw.Header().Set("Content-Encoding", "gzip") // Wrap passes on what is encoded
+		rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	_, _ = rw.Write(body) // fails if the client disconnected
+}
+
+// compresses reports whether Gzip.Wrap compresses what is written to rw: the client accepts gzip, and the request is not HEAD.
+func compresses(rw http.ResponseWriter) bool {
+	for {
+		switch w := rw.(type) {
+		case *gzhttp.GzipResponseWriter, gzhttp.GzipResponseWriterWithCloseNotify:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			rw = w.Unwrap()
+		default:
+			return false
+		}
 	}
 }

@@ -7,8 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 // parts records what is written at once.
@@ -81,5 +85,68 @@ func TestLongResponsesAreCompressed(t *testing.T) {
 	}
 	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, want) || rw.Header().Get("Content-Encoding") != "gzip" {
 		t.Errorf("%d bytes of %d: %v", len(got), len(want), err)
+	}
+}
+
+// TestConstantsAreCompressedOnce checks who gets a Constant compressed, and that all of them get the bytes of one compression.
+func TestConstantsAreCompressedOnce(t *testing.T) {
+	t.Parallel()
+	compression, err := NewGzip()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("0123456789"), yieldBytes)
+	long, short := NewConstant(want), NewConstant([]byte("short"))
+	serve := func(body *Constant) http.Handler {
+		return ReadInTurn(budget.NewTurns(1), http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { body.Write(rw) }))
+	}
+	get := func(h http.Handler, method, accepts string) *httptest.ResponseRecorder {
+		r := httptest.NewRequestWithContext(t.Context(), method, "/", nil)
+		r.Header.Set("Accept-Encoding", accepts)
+		rw := httptest.NewRecorder()
+		h.ServeHTTP(rw, r)
+		return rw
+	}
+	for name, tc := range map[string]struct {
+		h               http.Handler
+		method, accepts string
+		want            []byte
+	}{
+		"compression is off":            {serve(long), http.MethodGet, "gzip", want},
+		"the client does not accept it": {compression.Wrap(serve(long)), http.MethodGet, "identity, br", want},
+		"the client refuses it":         {compression.Wrap(serve(long)), http.MethodGet, "gzip;q=0", want},
+		"the method is HEAD":            {compression.Wrap(serve(long)), http.MethodHead, "gzip", want},
+		"the body is short":             {compression.Wrap(serve(short)), http.MethodGet, "gzip", []byte("short")},
+		"the client has no such header": {compression.Wrap(serve(long)), http.MethodGet, "", want},
+	} {
+		rw := get(tc.h, tc.method, tc.accepts)
+		if rw.Header().Get("Content-Encoding") != "" || rw.Header().Get("Content-Length") != "" || !bytes.Equal(rw.Body.Bytes(), tc.want) {
+			t.Errorf("%s: headers %v, %d bytes of %d", name, rw.Header(), rw.Body.Len(), len(tc.want))
+		}
+	}
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			rw := get(compression.Wrap(serve(long)), http.MethodGet, "br, gzip;q=0.5")
+			length := strconv.Itoa(rw.Body.Len())
+			if header := rw.Header(); header.Get("Content-Encoding") != "gzip" || header.Get("Vary") != "Accept-Encoding" || header.Get("Content-Length") != length {
+				t.Errorf("headers of %s compressed bytes: %v", length, header)
+			}
+			if !bytes.Equal(rw.Body.Bytes(), long.packed()) {
+				t.Error("the kept bytes are not sent")
+			}
+			reader, err := gzip.NewReader(rw.Body)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes of %d: %v", len(got), len(want), err)
+			}
+		})
+	}
+	clients.Wait()
+	if one, other := long.packed(), long.packed(); &one[0] != &other[0] {
+		t.Error("compressed more than once")
 	}
 }
