@@ -196,48 +196,26 @@ func readIngest(rw http.ResponseWriter, r *http.Request, turns budget.Turns, mem
 	return body, 0, nil
 }
 
-// readAll reads like io.ReadAll, and reserves memory as the data grows, up to four times of what has
+// readAll reads all of r, and reserves memory as the data grows, up to four times of what has
 // arrived, whatever length was announced. A negative length is unknown. A body that becomes large
 // waits for its turn to grow. It is not read during the turn, because the client may be slow. A nil
 // memory reserves nothing.
 func readAll(ctx context.Context, r io.Reader, length int64, turns budget.Turns, memory *share) ([]byte, error) {
-	const first = 4 << 10
 	if length < 0 || length > ingest.MaxBytes {
 		length = ingest.MaxBytes + 1
 	}
-	most := int(length) + bytes.MinRead // so that the end is found without growing
-	var body []byte
-	for {
-		if len(body) == cap(body) {
-			size := min(max(first, 4*len(body)), most)
-			if err := memory.take(int64(size - len(body))); err != nil { // the old buffer can be collected at once
-				return nil, err
-			}
-			var err error
-			if body, err = grow(ctx, body, size, turns); err != nil {
-				return nil, err
-			}
-		}
-		n, err := r.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case stderrors.Is(err, io.EOF):
-			return body, nil
-		case err != nil:
+	return budget.ReadGrowing(r, int(length), func(body []byte, size int) ([]byte, error) {
+		if err := memory.take(int64(size - len(body))); err != nil { // the old buffer can be collected at once
 			return nil, err
 		}
-	}
-}
-
-// grow returns a copy of body with the given capacity, in its turn if that is large.
-func grow(ctx context.Context, body []byte, size int, turns budget.Turns) ([]byte, error) {
-	if size > budget.LargeBytes+bytes.MinRead {
-		if err := turns.Take(ctx); err != nil {
-			return nil, err
+		if size > budget.LargeBytes+bytes.MinRead {
+			if err := turns.Take(ctx); err != nil {
+				return nil, err
+			}
+			defer turns.Release()
 		}
-		defer turns.Release()
-	}
-	return append(make([]byte, 0, size), body...), nil
+		return append(make([]byte, 0, size), body...), nil
+	})
 }
 
 // boundedRows is decoded up to the first row beyond the limit, so that a small body with many small

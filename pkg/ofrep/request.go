@@ -1,7 +1,6 @@
 package ofrep
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,7 +46,7 @@ func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string
 		}
 		limited := budget.NewBody(http.MaxBytesReader(rw, r.Body, maxBodyBytes), length, h.options.Bodies)
 		release = limited.Release
-		body, err = readGrowing(limited, int(length))
+		body, err = budget.ReadGrowing(limited, int(length), nil)
 	}
 	switch large := (*http.MaxBytesError)(nil); {
 	case err == nil:
@@ -62,27 +61,6 @@ func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string
 	default:
 		return "", release, &problem{http.StatusBadRequest, codeParseError, "the request body is incomplete"}
 	}
-}
-
-// readGrowing reads like io.ReadAll. The memory grows to four times what has arrived, but not beyond the announced length.
-// All buffers together have at most 2.4 times the announced length.
-func readGrowing(r io.Reader, length int) (body []byte, err error) {
-	for err == nil {
-		if len(body) == cap(body) {
-			size := max(budget.LargeBytes, 4*len(body)) // budget.Body takes four bytes of memory for each that arrives
-			if size >= length {
-				size = max(length, len(body)) + bytes.MinRead // to find the end
-			}
-			body = append(make([]byte, 0, size), body...)
-		}
-		var n int
-		n, err = r.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return body, err
 }
 
 func tooLarge() *problem {

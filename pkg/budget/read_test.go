@@ -1,4 +1,4 @@
-package ofrep
+package budget_test
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
 // arriving returns its text in parts, and counts the memory that it is read into.
@@ -34,20 +36,20 @@ func TestLargeBodiesGrow(t *testing.T) {
 	const announced = 1 << 20
 	for _, length := range []int{0, 1, 16 << 10, 16<<10 + 1, 65_537, 262_145, 524_289, 1_000_000, announced, announced + 5000} {
 		body := &arriving{text: strings.Repeat("x", length), part: 4096}
-		got, err := readGrowing(body, announced)
+		got, err := budget.ReadGrowing(body, announced, nil)
 		if err != nil || string(got) != body.text {
 			t.Errorf("%d bytes: read %d bytes, %v", length, len(got), err)
 		}
-		if most := max(16<<10, 4*length) * 4 / 3; body.memory > most+1024 && length < announced {
+		if most := max(4<<10, 4*length) * 4 / 3; body.memory > most+1024 && length < announced {
 			t.Errorf("%d bytes take %d bytes of memory, want at most %d", length, body.memory, most)
 		}
 		complete := &arriving{text: body.text, part: 4096}
-		if _, err := readGrowing(complete, length); err != nil || complete.memory > length*24/10+17<<10 {
+		if _, err := budget.ReadGrowing(complete, length, nil); err != nil || complete.memory > length*24/10+17<<10 {
 			t.Errorf("complete, %d bytes take %d bytes of memory: %v", length, complete.memory, err)
 		}
 	}
 	reset := errors.New("connection reset")
-	if got, err := readGrowing(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(reset)), announced); !errors.Is(err, reset) || string(got) != "abc" {
+	if got, err := budget.ReadGrowing(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(reset)), announced, nil); !errors.Is(err, reset) || string(got) != "abc" {
 		t.Errorf("a broken body: %q, %v", got, err)
 	}
 }
