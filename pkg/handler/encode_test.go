@@ -210,14 +210,14 @@ type flagSource struct{ snapshot *eval.Snapshot }
 
 func (s flagSource) Snapshot() *eval.Snapshot { return s.snapshot }
 
-// clientWriter calls receive when a response is sent.
-type clientWriter struct {
+// ClientWriter calls Receive when a response is sent. The tests in handler_test use it as well.
+type ClientWriter struct {
 	*httptest.ResponseRecorder
-	receive func(p []byte)
+	Receive func(p []byte)
 }
 
-func (w clientWriter) Write(p []byte) (int, error) {
-	w.receive(p)
+func (w ClientWriter) Write(p []byte) (int, error) {
+	w.Receive(p)
 	return w.ResponseRecorder.Write(p)
 }
 
@@ -237,7 +237,7 @@ func TestExportsTakeTurns(t *testing.T) {
 			done := make(chan *httptest.ResponseRecorder, 1)
 			go func() {
 				r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/export/eval_cache/json", nil)
-				rw := clientWriter{httptest.NewRecorder(), func(p []byte) {
+				rw := ClientWriter{httptest.NewRecorder(), func(p []byte) {
 					if ctx.Err() != nil {
 						return // the client has left
 					}

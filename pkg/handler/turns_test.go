@@ -82,7 +82,7 @@ func TestReadsTakeTurns(t *testing.T) {
 	})
 	operations = web.ReadInTurn(reads, operations)
 	ask := func(ctx context.Context, method, path, body string) *httptest.ResponseRecorder {
-		rw := &sending{httptest.NewRecorder(), func() {
+		rw := handler.ClientWriter{ResponseRecorder: httptest.NewRecorder(), Receive: func([]byte) {
 			if method != http.MethodPut && timeout == time.Minute && ctx.Err() == nil && hasTurn() {
 				t.Errorf("%s %s: has a turn while the client reads", method, path)
 			}
@@ -123,15 +123,4 @@ func TestReadsTakeTurns(t *testing.T) {
 			t.Errorf("%s without a turn in time: %d, Retry-After %q", path, rw.Code, rw.Header().Get("Retry-After"))
 		}
 	}
-}
-
-// sending calls check at each write.
-type sending struct {
-	*httptest.ResponseRecorder
-	check func()
-}
-
-func (w *sending) Write(p []byte) (int, error) {
-	w.check()
-	return w.ResponseRecorder.Write(p)
 }
