@@ -19,22 +19,25 @@ type decoder struct {
 	// objects and members store contexts, in blocks that are never moved.
 	objects []eval.Object
 	members []eval.Member
+	// block stores the JSON of contexts that differs from the request, in blocks as well.
+	block []byte
 	// contexts and properties count those in earlier blocks.
 	contexts, properties int
-	// shape is that of the previous entity.
-	shape shape
+	// shape is that of the previous entity, and unlike is the number of entities since one was like its previous one.
+	shape  shape
+	unlike int
 }
 
 // begin starts a new text and reuses the memory of the previous request.
 func (d *decoder) begin(text string) {
-	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0], shape: shape{parts: d.shape.parts[:0]}}
+	*d = decoder{scanner: scanner{text: text}, entities: d.entities[:0], objects: d.objects[:0], members: d.members[:0], block: d.block[:0], shape: shape{parts: d.shape.parts[:0]}}
 	d.skipSpace()
 }
 
 // forget removes all references to the request and keeps empty memory for at most the given number
 // of parts of each kind.
 func (d *decoder) forget(most int) {
-	if max(cap(d.entities), cap(d.objects), cap(d.members)) > most {
+	if max(cap(d.entities), cap(d.objects), cap(d.members)) > most || cap(d.block) > textBlock {
 		*d = decoder{}
 		return
 	}
@@ -42,6 +45,7 @@ func (d *decoder) forget(most int) {
 	clear(d.entities)
 	clear(d.objects)
 	clear(d.members)
+	clear(d.block)
 	clear(d.shape.parts[:cap(d.shape.parts)]) // former shapes may be longer
 	d.shape = shape{parts: d.shape.parts[:0]}
 	d.text = ""
@@ -120,11 +124,12 @@ func (d *decoder) batch(text string) (r eval.BatchRequest, ok bool) {
 // entity reads an evaluationEntity.
 func (d *decoder) entity(e *eval.Entity) bool {
 	if d.alike(e) {
+		d.unlike = 0
 		return true
 	}
+	d.unlike++
 	var seen names
-	d.beginShape()
-	hasShape := true
+	d.beginShape(d.unlike < shapeTries || d.unlike%shapeTries == 0)
 	ok := d.object(func(name string) (ok bool) {
 		start := d.at
 		switch name {
@@ -136,13 +141,11 @@ func (d *decoder) entity(e *eval.Entity) bool {
 			d.addText(entityTypeValue, start)
 		case "entityContext":
 			ok = seen.first(2) && d.context(&e.EntityContext)
-			hasShape = ok && d.addContext(e.EntityContext, start)
+			d.addContext(e.EntityContext, start)
 		}
 		return ok
 	})
-	if hasShape {
-		d.endShape()
-	}
+	d.endShape()
 	return ok
 }
 
@@ -213,7 +216,9 @@ func (d *decoder) context(into *any) bool {
 	canonical := true // so far, equal to the output of encoding/json
 	from := len(d.members)
 	ok := d.object(func(name string) bool {
+		valueStart := d.at
 		raw, plain, ok := d.value(1)
+		d.addProperty(name, valueStart, plain && ok)
 		if !plain && ok {
 			canonical = false
 			raw, ok = rewritten(raw)
@@ -234,7 +239,7 @@ func (d *decoder) context(into *any) bool {
 	}
 	object := eval.Object{JSON: d.text[start:d.at], Members: members}
 	if !canonical || d.spaces != spaces {
-		if object.JSON, ok = joined(members); !ok {
+		if object.JSON, ok = d.joined(members); !ok {
 			return false
 		}
 	}
@@ -276,8 +281,11 @@ func (d *decoder) addMember(from int, m eval.Member) int {
 	return from
 }
 
-// joined writes an object with sorted members, and returns false if two have the same name.
-func joined(members []eval.Member) (string, bool) {
+// textBlock is the size of a block of texts, unless a single one is longer.
+const textBlock = 16 << 10
+
+// joined returns an object with sorted members, or false if two have the same name.
+func (d *decoder) joined(members []eval.Member) (string, bool) {
 	size := len(`{}`)
 	for i := range members {
 		if i > 0 && members[i].Name == members[i-1].Name {
@@ -285,20 +293,20 @@ func joined(members []eval.Member) (string, bool) {
 		}
 		size += len(members[i].Name) + len(members[i].Value) + len(`"":,`)
 	}
-	var b strings.Builder
-	b.Grow(size)
-	b.WriteByte('{')
+	if size > cap(d.block)-len(d.block) {
+		d.block = make([]byte, 0, max(size, textBlock))
+	}
+	start := len(d.block)
+	b := append(d.block, '{')
 	for i := range members {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		b.WriteByte('"')
-		b.WriteString(members[i].Name)
-		b.WriteString(`":`)
-		b.WriteString(members[i].Value)
+		b = append(append(b, '"'), members[i].Name...)
+		b = append(append(b, `":`...), members[i].Value...)
 	}
-	b.WriteByte('}')
-	return b.String(), true
+	d.block = append(b, '}')
+	return textOf(d.block[start:]), true
 }
 
 // rewritten decodes and encodes a value with encoding/json, as the generated code does. The value

@@ -49,37 +49,56 @@ func TestForget(t *testing.T) {
 	const most = 1000
 	for _, n := range []int{100, 3, 200, 1} {
 		// The last entity has the shape of the others up to its end.
-		d.batch(strings.Replace(batchOf(n), `}}],`, `}},{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":""},"x":0}],`, 1))
+		d.batch(strings.Replace(batchOf(n), `}}],`, `}},{"entityContext":{"b":1,"a":2}},{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":""},"x":0}],`, 1))
 		d.forget(most)
-		if d.text != "" || d.shape.end != "" || slices.ContainsFunc(d.shape.parts[:cap(d.shape.parts)], func(p part) bool { return p != part{} }) || slices.ContainsFunc(d.entities[:cap(d.entities)], func(e eval.Entity) bool { return e != eval.Entity{} }) ||
+		if d.text != "" || strings.Trim(string(d.block[:cap(d.block)]), "\x00") != "" || d.shape.end != "" || slices.ContainsFunc(d.shape.parts[:cap(d.shape.parts)], func(p part) bool { return p != part{} }) || slices.ContainsFunc(d.entities[:cap(d.entities)], func(e eval.Entity) bool { return e != eval.Entity{} }) ||
 			slices.ContainsFunc(d.objects[:cap(d.objects)], func(o eval.Object) bool { return o.JSON != "" || o.Members != nil }) ||
 			slices.ContainsFunc(d.members[:cap(d.members)], func(m eval.Member) bool { return m != eval.Member{} }) {
 			t.Errorf("something is left of a batch of %d", n)
 		}
 	}
-	if cap(d.entities) == 0 || cap(d.objects) == 0 || cap(d.members) == 0 {
+	if cap(d.entities) == 0 || cap(d.objects) == 0 || cap(d.members) == 0 || cap(d.block) == 0 {
 		t.Error("the memory is not kept")
 	}
 	d.batch(batchOf(2 * most))
 	d.forget(most)
-	if cap(d.entities) != 0 || cap(d.objects) != 0 || cap(d.members) != 0 {
+	if cap(d.entities) != 0 || cap(d.objects) != 0 || cap(d.members) != 0 || cap(d.block) != 0 {
 		t.Error("the memory of a large batch is kept")
+	}
+	d.batch(`{"entities":[{"entityContext":{"b":"` + strings.Repeat("x", textBlock) + `","a":1}}],"flagIDs":[1]}`)
+	if d.forget(most); cap(d.block) != 0 {
+		t.Error("the memory of a large context is kept")
 	}
 }
 
-// BenchmarkDecode reads a batch of 500 entities, whose values differ.
+// BenchmarkDecode reads batches of 500 entities, whose values differ.
 func BenchmarkDecode(b *testing.B) {
-	var text strings.Builder
-	for i := range 500 {
-		fmt.Fprintf(&text, `,{"entityID":"user-%d","entityType":"user","entityContext":{"age":%d,"country":"%s"}}`, 1000+i, 20+i%50, []string{"FR", "DE"}[i%2])
-	}
-	body := `{"entities":[` + text.String()[1:] + `],"flagKeys":["bench"]}`
-	var d decoder
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, ok := d.batch(body); !ok {
-			b.Fatal("not plain")
-		}
-		d.forget(maxPooledParts)
+	sorted := `{"entityID":"user-%d","entityType":"user","entityContext":{"age":%d,"country":"%s"}}`
+	unsorted := `{"entityID":"user-%d","entityType":"user","entityContext":{"id":%d,"country":"%s"}}`
+	for _, bc := range []struct {
+		name  string
+		forms []string
+	}{
+		{"sorted", []string{sorted}},
+		{"unsorted", []string{unsorted}},
+		{"spaces", []string{`{"entityID": "user-%d", "entityType": "user", "entityContext": {"age": %d, "country": "%s"}}`}},
+		{"alternating", []string{sorted, strings.Replace(sorted, "country", "plan", 1)}},
+		{"alternating, unsorted", []string{unsorted, strings.Replace(unsorted, "country", "city", 1)}},
+	} {
+		b.Run(bc.name, func(b *testing.B) {
+			var text strings.Builder
+			for i := range 500 {
+				fmt.Fprintf(&text, ","+bc.forms[i%len(bc.forms)], 1000+i, 20+i%50, []string{"FR", "DE"}[i%2])
+			}
+			body := `{"entities":[` + text.String()[1:] + `],"flagKeys":["bench"]}`
+			var d decoder
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := d.batch(body); !ok {
+					b.Fatal("not plain")
+				}
+				d.forget(maxPooledParts)
+			}
+		})
 	}
 }

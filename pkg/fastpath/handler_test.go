@@ -445,6 +445,11 @@ func TestEntitiesOfSimilarShapes(t *testing.T) {
 		`{"entityContext":{"agee":18}}`,
 		`{"entityContext":{"age":18,"ok":true}}`,
 		`{"entityContext":{"ok":true,"age":18}}`,
+		`{"entityContext":{"ok":"no","age":20}}`,
+		`{"entityContext":{"ok":[{"b":1}],"tags":[1],"age":"\u003c"}}`,
+		`{"entityContext": {"ok": false, "age": 20}}`,
+		`{"entityContext": {"ok": true, "age": 21}, "entityID": "a"}`,
+		`{"entityContext" : { "age" : 22 , "ok" : true } }`,
 		`{"entityContext":{"age":18,"ok":false},"entityID":"a"}`,
 		`{"entityID":"a","entityContext":{"age":18,"ok":null},"entityType":"t"}`,
 		`{"entityID":"a","entityContext":{"age":{"a":1},"tags":["vip"]},"entityType":"t"}`,
@@ -464,6 +469,8 @@ func TestEntitiesOfSimilarShapes(t *testing.T) {
 		`{"entityContext":{"age":01}}`,
 		`{"entityContext":{"age":18}`,
 		`{"entityContext":{"age":18,"age":19}}`,
+		`{"entityContext":{"ok":true,"age":18,"ok":true}}`,
+		`{"entityContext":{"ok":true,"age":}}`,
 		`{"entityContext":{"age":18,}}`,
 		`{"entityContext":{"age":tru}}`,
 		`{"entityContext":{"age":}}`,
@@ -475,6 +482,26 @@ func TestEntitiesOfSimilarShapes(t *testing.T) {
 			if got, fast := f.post(t, "/evaluation/batch", body); fast != (i < len(plain)) {
 				t.Errorf("%s: fast is %v, answer %v", body, fast, got)
 			}
+		}
+	}
+}
+
+// TestMixedBatches has many entities in different forms, whose contexts the fast path writes anew.
+func TestMixedBatches(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	forms := []string{
+		`{"entityContext":{"name":"x%d","age":%d}}`, `{"entityID": "%d", "entityContext": {"tags": [%d], "age": 18}}`, `{"entityContext":{"age":%d,"ok":%d}}`, `{"entityID":"%d","entityContext":{"z":%d}}`,
+	}
+	for n := range len(forms) + 1 {
+		var entities []string
+		for i := range batchSize {
+			form := forms[(i/(1+n*n*n))%max(n, 1)] // each form for 1, 2, 9, 28 and 65 entities in a row
+			entities = append(entities, fmt.Sprintf(form, i, i%40)+strings.Repeat(" ", i%7/6))
+		}
+		body := `{"entities":[` + strings.Join(entities, ",") + `],"flagIDs":[1]}`
+		if got, fast := f.post(t, "/evaluation/batch", body); !fast || got.Status != http.StatusOK {
+			t.Errorf("%d forms: fast is %v, answer %.1000v", n, fast, got)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -15,8 +16,12 @@ type shape struct {
 	parts []part
 	// end is the JSON after the last value. It is empty if there is no shape.
 	end string
+	// begun is set while an entity is read that may have a shape.
+	begun bool
 	// properties is the number of parts that end with the name of a property.
 	properties int
+	// canonical reports whether the context of an entity is the same as its JSON: sorted names, and no white space.
+	canonical bool
 	// at is where the last value of parts ends in the text.
 	at int
 }
@@ -25,8 +30,9 @@ type shape struct {
 type part struct {
 	json  string
 	value valueKind
-	// name is the name of the property, which is at the end of json.
-	name string
+	// name is the name of the property, which is at the end of json. index is its place among the sorted names.
+	name  string
+	index int
 }
 
 // valueKind is what a value of an entity is.
@@ -38,35 +44,67 @@ const (
 	propertyValue
 )
 
-// beginShape begins the shape of an entity that starts at the current position.
-func (d *decoder) beginShape() { d.shape = shape{parts: d.shape.parts[:0], at: d.at} }
+// shapeTries is the number of entities that are unlike the ones before them after which only each of as many gets a shape: in a
+// batch of mixed entities, shapes would cost more than they save.
+const shapeTries = 8
+
+// beginShape begins the shape of an entity that starts at the current position, unless it gets none.
+func (d *decoder) beginShape(wanted bool) {
+	d.shape = shape{parts: d.shape.parts[:0], at: d.at, begun: wanted}
+}
 
 // addText adds the string that the decoder has just read. start is where it begins.
 func (d *decoder) addText(kind valueKind, start int) {
+	if !d.shape.begun {
+		return
+	}
 	d.shape.parts = append(d.shape.parts, part{json: d.text[d.shape.at:start], value: kind})
 	d.shape.at = d.at
 }
 
-// addContext adds the context that the decoder has just read. start is where it begins. It returns
-// false if the context has no properties or too many, or if encoding/json would write other bytes.
-func (d *decoder) addContext(context any, start int) bool {
+// addProperty adds a property of a context, whose value begins at start and has just been read. plain is
+// whether encoding/json would write the same value.
+func (d *decoder) addProperty(name string, start int, plain bool) {
+	s := &d.shape
+	if !s.begun {
+		return
+	}
+	if !plain || s.properties == maxShapeProperties {
+		s.begun = false
+		return
+	}
+	s.parts = append(s.parts, part{json: d.text[s.at:start], value: propertyValue, name: name, index: s.properties})
+	s.at = d.at
+	s.properties++
+}
+
+// addContext ends the properties of the context that the decoder has just read. start is where it begins.
+func (d *decoder) addContext(context any, start int) {
+	s := &d.shape
 	o, ok := context.(*eval.Object)
-	if !ok || len(o.Members) == 0 || len(o.Members) > maxShapeProperties || o.JSON != d.text[start:d.at] {
-		return false
+	if s.begun = s.begun && ok && s.properties > 0; !s.begun {
+		return
 	}
-	for i := range o.Members {
-		m := &o.Members[i]
-		start += len(`{"":`) + len(m.Name)
-		d.shape.parts = append(d.shape.parts, part{json: d.text[d.shape.at:start], value: propertyValue, name: m.Name})
-		start += len(m.Value)
-		d.shape.at = start
+	s.canonical = o.JSON == d.text[start:d.at]
+	if s.canonical {
+		return
 	}
-	d.shape.properties = len(o.Members)
-	return true
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.value != propertyValue {
+			continue
+		}
+		p.index, _ = slices.BinarySearchFunc(o.Members, p.name, func(m eval.Member, name string) int { return strings.Compare(m.Name, name) })
+	}
 }
 
 // endShape ends the shape of the entity that the decoder has just read.
-func (d *decoder) endShape() { d.shape.end = d.text[d.shape.at:d.at] }
+func (d *decoder) endShape() {
+	if d.shape.begun {
+		d.shape.end = d.text[d.shape.at:d.at]
+		d.shape.begun = false
+	}
+}
 
 // alike reads an entity that has the current shape and plain values. Otherwise it returns false and
 // reads nothing.
@@ -101,7 +139,7 @@ func (d *decoder) readAlike(e *eval.Entity, members []eval.Member) bool {
 			if read == 0 {
 				contextStart = at - len(`{"":`) - len(p.name)
 			}
-			members[read] = eval.Member{Name: p.name, Value: value}
+			members[p.index] = eval.Member{Name: p.name, Value: value}
 			read++
 			at += len(value)
 			contextEnd = at + len(`}`)
@@ -122,7 +160,11 @@ func (d *decoder) readAlike(e *eval.Entity, members []eval.Member) bool {
 	}
 	d.at = at + len(d.shape.end)
 	if read > 0 {
-		e.EntityContext = d.newObject(eval.Object{JSON: d.text[contextStart:contextEnd], Members: members})
+		text := d.text[contextStart:contextEnd]
+		if !d.shape.canonical {
+			text, _ = d.joined(members) // no name is repeated
+		}
+		e.EntityContext = d.newObject(eval.Object{JSON: text, Members: members})
 	}
 	return true
 }
