@@ -9,7 +9,10 @@ import (
 )
 
 // EncodeFlag is AppendFlag into new memory.
-func EncodeFlag(f *Flag) []byte {
+func EncodeFlag(f *Flag) []byte { return AppendFlag(make([]byte, 0, FlagBytes(f)), f) }
+
+// FlagBytes is the approximate length of a flag as JSON.
+func FlagBytes(f *Flag) int {
 	const perPart = 300 // keys, times and numbers of a part, about
 	size := 2*perPart + len(f.Notes) + len(f.Notes)/16 + len(f.Description) + perPart*len(f.Tags)
 	for i := range f.Variants {
@@ -22,7 +25,7 @@ func EncodeFlag(f *Flag) []byte {
 			size += len(s.Constraints[j].Value)
 		}
 	}
-	return AppendFlag(make([]byte, 0, size), f)
+	return size
 }
 
 // AppendFlag appends a flag with all its parts, as exports and snapshots contain it. It writes the bytes of EncodeJSON without

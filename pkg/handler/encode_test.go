@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-openapi/runtime"
+	"github.com/go-openapi/strfmt"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -305,5 +306,24 @@ func TestStreamsReuseTheirBuffer(t *testing.T) {
 	}
 	if want := strings.Repeat(strings.Repeat("1", 5000)+",", 100) + strings.Repeat("1", 1<<20) + ",1]"; sent.String() != want {
 		t.Errorf("sent %d bytes, want %d", sent.Len(), len(want))
+	}
+}
+
+// flagModel is a flag in the form of the generated model, which appendFlagModel writes.
+func flagModel(f *entity.Flag) *models.Flag {
+	return &models.Flag{
+		ID:                 int64(f.ID),
+		Key:                f.Key,
+		Description:        &f.Description,
+		Enabled:            &f.Enabled,
+		Tags:               mapAll(f.Tags, tagModel),
+		Segments:           mapAll(f.Segments, segmentModel),
+		Variants:           mapAll(f.Variants, variantModel),
+		DataRecordsEnabled: &f.DataRecordsEnabled,
+		EntityType:         f.EntityType,
+		Notes:              f.Notes,
+		CreatedBy:          f.CreatedBy,
+		UpdatedBy:          f.UpdatedBy,
+		UpdatedAt:          strfmt.DateTime(f.UpdatedAt.UTC()),
 	}
 }

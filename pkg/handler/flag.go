@@ -95,6 +95,11 @@ func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Respo
 	})
 }
 
+// encodedFlag responds with 200 and a flag.
+func encodedFlag(f *entity.Flag) middleware.Responder {
+	return encoded(appendFlagModel(make([]byte, 0, entity.FlagBytes(f)), f))
+}
+
 // CreateFlag creates a flag, from a template if one is named. It names unknown fields in Warning
 // headers.
 func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
@@ -106,7 +111,7 @@ func (h *Handler) CreateFlag(p flagapi.CreateFlagParams) middleware.Responder {
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return withWarnings(flagapi.NewCreateFlagOK().WithPayload(flagModel(f)), unknownFields(p.Body, p.Body.CreateFlagRequestAdditionalProperties))
+	return withWarnings(encodedFlag(f), unknownFields(p.Body, p.Body.CreateFlagRequestAdditionalProperties))
 }
 
 // GetFlag returns one flag with all its parts.
@@ -115,7 +120,7 @@ func (h *Handler) GetFlag(p flagapi.GetFlagParams) middleware.Responder {
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewGetFlagOK().WithPayload(flagModel(f))
+	return encodedFlag(f)
 }
 
 // PutFlag changes the fields that the body contains. It does not change enabled: see
@@ -131,7 +136,7 @@ func (h *Handler) PutFlag(p flagapi.PutFlagParams) middleware.Responder {
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return withWarnings(flagapi.NewPutFlagOK().WithPayload(flagModel(f)), unknownFields(p.Body, p.Body.PutFlagRequestAdditionalProperties))
+	return withWarnings(encodedFlag(f), unknownFields(p.Body, p.Body.PutFlagRequestAdditionalProperties))
 }
 
 // SetFlagEnabled enables or disables a flag.
@@ -140,7 +145,7 @@ func (h *Handler) SetFlagEnabled(p flagapi.SetFlagEnabledParams) middleware.Resp
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewSetFlagEnabledOK().WithPayload(flagModel(f))
+	return encodedFlag(f)
 }
 
 // DeleteFlag deletes a flag. RestoreFlag can undo it.
@@ -157,7 +162,7 @@ func (h *Handler) RestoreFlag(p flagapi.RestoreFlagParams) middleware.Responder 
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewRestoreFlagOK().WithPayload(flagModel(f))
+	return encodedFlag(f)
 }
 
 // DuplicateFlag copies a flag. The body and each field of it are optional.
@@ -170,7 +175,7 @@ func (h *Handler) DuplicateFlag(p flagapi.DuplicateFlagParams) middleware.Respon
 	if err != nil {
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewDuplicateFlagOK().WithPayload(flagModel(f))
+	return encodedFlag(f)
 }
 
 // GetFlagSnapshots lists the snapshots of a flag.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 
-	"github.com/go-openapi/strfmt"
-
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
@@ -17,24 +15,6 @@ func mapAll[E, M any](rows []E, toModel func(*E) *M) []*M {
 		mapped[i] = toModel(&rows[i])
 	}
 	return mapped
-}
-
-func flagModel(f *entity.Flag) *models.Flag {
-	return &models.Flag{
-		ID:                 int64(f.ID),
-		Key:                f.Key,
-		Description:        &f.Description,
-		Enabled:            &f.Enabled,
-		Tags:               mapAll(f.Tags, tagModel),
-		Segments:           mapAll(f.Segments, segmentModel),
-		Variants:           mapAll(f.Variants, variantModel),
-		DataRecordsEnabled: &f.DataRecordsEnabled,
-		EntityType:         f.EntityType,
-		Notes:              f.Notes,
-		CreatedBy:          f.CreatedBy,
-		UpdatedBy:          f.UpdatedBy,
-		UpdatedAt:          strfmt.DateTime(f.UpdatedAt.UTC()),
-	}
 }
 
 func tagModel(t *entity.Tag) *models.Tag {
