@@ -38,7 +38,7 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 		return
 	}
 	if f.source.EntityType != "" {
-		result.Request.EntityType, result.Request.PlainTexts = f.source.EntityType, false
+		result.Request.EntityType, result.Request.PlainTexts = f.source.EntityType, result.Request.PlainTexts && f.plainType
 	}
 	if result.Request.EntityID == "" && !result.Request.EntityIDRequired {
 		result.Request.EntityID = "randomly_generated_" + strconv.FormatInt(int64(random()), 10)

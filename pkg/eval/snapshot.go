@@ -39,8 +39,10 @@ type flag struct {
 	id     int64
 	tags   []string
 	// hash is the checksum of the decimal ID, to be continued with the entity ID.
-	hash     uint32
-	segments []segment
+	hash uint32
+	// plainType reports whether the entity type of the flag is the same in JSON.
+	plainType bool
+	segments  []segment
 	// blank and message are set if the flag gives every entity the same result without a variant.
 	blank   Reason
 	message string
@@ -170,7 +172,7 @@ func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition 
 func compileFlag(of *entity.Flag, patterns int, known knownConditions) *flag {
 	source := new(*of)
 	source.Variants = slices.Clone(source.Variants) // because shareEnd changes them
-	f := &flag{source: source, id: int64(source.ID), segments: make([]segment, 0, len(source.Segments))}
+	f := &flag{source: source, id: int64(source.ID), plainType: entity.IsPlain(source.EntityType), segments: make([]segment, 0, len(source.Segments))}
 	decimal := strconv.FormatInt(f.id, 10)
 	f.hash = crc32.ChecksumIEEE([]byte(decimal))
 	for i := range source.Tags {
