@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ func TestGoProvider(t *testing.T) {
 	}
 	client := api.NewClient()
 	var callers sync.WaitGroup
+	var made atomic.Int64
 	for i := range goroutines {
 		callers.Go(func() {
 			for n := range calls {
@@ -52,14 +54,15 @@ func TestGoProvider(t *testing.T) {
 				if n%100 == 0 { // an unknown key, such as that of a flag that was deleted too early
 					_, _ = client.BooleanValue(context.Background(), "nowhere", false, user)
 				}
-				if n%20 == 0 {
+				made.Add(1)
+				if n%20 == 0 { // so that the server is killed during the calls
 					time.Sleep(40 * time.Millisecond)
 				}
 			}
 		})
 	}
-	for range kills {
-		time.Sleep(700 * time.Millisecond)
+	for n := range int64(kills) {
+		poll(t, "more calls", func() bool { return made.Load() >= (n+1)*goroutines*calls/(kills+1) })
 		s.kill(t)
 		s = s.again(t)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/testpath"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/memstore"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -379,9 +380,7 @@ func TestStoryOfAFlag(t *testing.T) {
 	if got := s.outcomes(); got["no_match"] != 100 || s.get("outcomes", "outcomes.2.unevaluable") != 30.0 {
 		t.Errorf("no match: %v", got)
 	}
-	for end := time.Now().Add(time.Minute); s.get("reasons", "examined") != 10.0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(s.t, "the reasons to be examined", func() bool { return s.get("reasons", "examined") == 10.0 })
 	s.isDocumented("/datar/flags/7/outcomes", "{total, outcomes, segments, asked, complete}")
 	s.isDocumented("/datar/flags/7/reasons", "{kind, examined, of, segments}")
 	s.want("reasons", "of", 100)

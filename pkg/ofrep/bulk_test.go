@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 )
@@ -120,24 +121,14 @@ func TestEntityTags(t *testing.T) {
 	_, scoped := ask("?flagTags=web", french, "")
 	changed := parse(t, strings.Replace(examples, "#1a7f37", "#ffffff", 1))
 	h.source.set(changed)
-	for deadline := time.Now().Add(10 * time.Second); h.cache.State().Version != "rev-2"; {
-		if time.Now().After(deadline) {
-			t.Fatal("the change is not there")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(t, "the change", func() bool { return h.cache.State().Version == "rev-2" })
 	if got, now := ask("?flagTags=web", french, scoped); got != 304 || now == scoped {
 		t.Errorf("after a change out of scope: %d %s", got, now)
 	}
 	withKey := `{"context":{"targetingKey":"user-3"}}`
 	_, before := ask("", withKey, "")
 	h.source.set(parse(t, strings.Replace(examples, "#1a7f37", "#000000", 1)))
-	for deadline := time.Now().Add(10 * time.Second); h.cache.State().Version != "rev-3"; {
-		if time.Now().After(deadline) {
-			t.Fatal("the change is not there")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(t, "the change", func() bool { return h.cache.State().Version == "rev-3" })
 	if rw := call(h, http.MethodPost, flagPath+"checkout", withKey); !strings.Contains(rw.Body.String(), "#000000") {
 		t.Fatalf("user-3 must get green: %s", rw.Body)
 	}

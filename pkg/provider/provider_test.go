@@ -22,6 +22,7 @@ import (
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
 	"github.com/flagr-datar/flagr-datar/integration_tests/testaddress"
+	"github.com/flagr-datar/flagr-datar/integration_tests/testwait"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/provider"
 )
@@ -220,7 +221,7 @@ func TestTheServerGoesAndComes(t *testing.T) {
 	if !value() {
 		t.Fatal("the flag is not on")
 	}
-	eventually(t, "304", func() bool {
+	testwait.Until(t, "304", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.exports[http.StatusNotModified] > 0
@@ -229,14 +230,14 @@ func TestTheServerGoesAndComes(t *testing.T) {
 	 "Segments":[{"ID":3,"RolloutPercent":100,"Distributions":[{"VariantKey":"on"`, `"SnapshotID":15,"Variants":[{"ID":1,"Key":"on"},{"ID":2,"Key":"off"}],
 	 "Segments":[{"ID":3,"RolloutPercent":100,"Distributions":[{"VariantKey":"off"`, 1)
 	s.set(off, false)
-	eventually(t, "a change", func() bool { return !value() && seen.has("PROVIDER_CONFIGURATION_CHANGED on") })
+	testwait.Until(t, "a change", func() bool { return !value() && seen.has("PROVIDER_CONFIGURATION_CHANGED on") })
 	s.set(off, true)
-	eventually(t, "stale", func() bool { return seen.has("PROVIDER_STALE ") })
+	testwait.Until(t, "stale", func() bool { return seen.has("PROVIDER_STALE ") })
 	if value() {
 		t.Error("the flag is on again")
 	}
 	s.set(simple, false)
-	eventually(t, "back", func() bool { return value() && seen.has("PROVIDER_READY ") })
+	testwait.Until(t, "back", func() bool { return value() && seen.has("PROVIDER_READY ") })
 }
 
 func TestCacheFile(t *testing.T) {
@@ -251,7 +252,7 @@ func TestCacheFile(t *testing.T) {
 	if got := p.BooleanEvaluation(t.Context(), "on", false, nil); !got.Value || got.Variant != "on" {
 		t.Errorf("%+v", got)
 	}
-	eventually(t, "stale", func() bool { return seen.has("PROVIDER_STALE ") })
+	testwait.Until(t, "stale", func() bool { return seen.has("PROVIDER_STALE ") })
 	entries, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("files: %v %v", entries, err)
@@ -287,7 +288,7 @@ func TestTheSDK(t *testing.T) {
 		t.Errorf("%+v", details)
 	}
 	s.set(simple, false)
-	eventually(t, "ready", func() bool { return client.State() == openfeature.ReadyState })
+	testwait.Until(t, "ready", func() bool { return client.State() == openfeature.ReadyState })
 	details, err := client.BooleanValueDetails(t.Context(), "on", false, openfeature.NewEvaluationContext("u", nil))
 	if err != nil || !details.Value || details.Variant != "on" || details.FlagMetadata["segmentID"] != int64(3) {
 		t.Errorf("%+v, %v", details, err)
@@ -457,7 +458,7 @@ func TestTheSpool(t *testing.T) {
 	}
 	s.set(simple, false)
 	next := start(t, provider.Options{URL: s.URL, SpoolDir: spool, IgnoreEvents: true})
-	eventually(t, "counts of the spool", func() bool { _, sum := s.counts(); return sum == 100 })
+	testwait.Until(t, "counts of the spool", func() bool { _, sum := s.counts(); return sum == 100 })
 	next.Shutdown()
 }
 

@@ -180,16 +180,6 @@ func goldenDocument(t testing.TB) string {
 	return string(document)
 }
 
-// eventually waits for a condition.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not in time", what)
-		}
-	}
-}
-
 const simple = `{"Flags":[
 	{"ID":1,"Key":"on","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":5,"Variants":[{"ID":1,"Key":"on"},{"ID":2,"Key":"off"}],
 	 "Segments":[{"ID":3,"RolloutPercent":100,"Distributions":[{"VariantKey":"on","Percent":100}]}]},
