@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	if err := t.start(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { _ = t.stop() }() // the run is over, so the server's exit does not matter
+	defer t.kill()
 	if t.honestFlag, err = t.createFlag(ctx, "honest"); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,13 @@ func cases() []attackCase {
 		{"attachments of numbers", numbers},
 		{"long texts, pages and CSV", longTexts},
 		{"nested lists, details of changes", nestedDetails},
+		{"lists of 1,500 flags", reads("/flags", "Accept-Encoding", "identity")},
+		{"lists of 1,500 flags, gzip", reads("/flags")},
+		{"exports of 1,500 flags", reads("/export/eval_cache/json", "Accept-Encoding", "identity")},
+		{"exports, clients leave", leftExports},
+		{"states of 1,500 flags", reads("/datar/states", "Accept-Encoding", "identity")},
+		{"states of 1,500 flags, gzip", reads("/datar/states")},
+		{"tries, many segments", manyTries},
 	}
 }
 
@@ -414,41 +421,20 @@ func manySegments(ctx context.Context, t *target) error {
 		if err != nil {
 			return err
 		}
-		definition, err := t.call(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/definition", f.ID), nil)
-		if err != nil {
+		if err := t.define(ctx, f, fmt.Sprintf(`"tags":[%s],"variants":[{"key":"on","attachment":{"value":%q}}],"segments":[%s]`,
+			tags.String(), strings.Repeat("x", 300_000), segments.String())); err != nil {
 			return err
 		}
-		body := fmt.Appendf(nil, `{"snapshotID":%v,"enabled":true,"tags":[%s],"variants":[{"key":"on","attachment":{"value":%q}}],"segments":[%s]}`,
-			definition["snapshotID"], tags.String(), strings.Repeat("x", 300_000), segments.String())
-		if status := t.attack(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/definition", f.ID), body); status != http.StatusOK {
-			return fmt.Errorf("a definition with 4,000 segments is answered %d, want 200", status)
-		}
-		pause(ctx, 500*time.Millisecond) // until the flag is reloaded
 		t.attackOFREP(ctx, "/"+key, `{"context":{"targetingKey":"1"}}`)
 	}
 	return nil
 }
 
-// longLists evaluates a flag whose 3,300 segments all look into one property, for contexts in which it is a long list.
+// longLists evaluates a flag whose segments all look into one property, for contexts in which it is a long list.
 func longLists(ctx context.Context, t *target) error {
-	var segments strings.Builder
-	for i := range 3300 {
-		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":%q,"value":"\"v%d\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
-			comma(i), []string{"EQ", "CONTAINS"}[i%2], i)
-	}
-	f, err := t.createFlag(ctx, "long-lists")
-	if err != nil {
+	if _, err := t.createLong(ctx, "long-lists"); err != nil {
 		return err
 	}
-	definition, err := t.call(ctx, http.MethodGet, fmt.Sprintf("/flags/%d/definition", f.ID), nil)
-	if err != nil {
-		return err
-	}
-	body := fmt.Appendf(nil, `{"snapshotID":%v,"enabled":true,"variants":[{"key":"on"}],"segments":[%s]}`, definition["snapshotID"], segments.String())
-	if status := t.attack(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/definition", f.ID), body); status != http.StatusOK {
-		return fmt.Errorf("a definition with 3,300 segments is answered %d, want 200", status)
-	}
-	pause(ctx, 500*time.Millisecond) // until the flag is reloaded
 	lists := []string{"[" + strings.Repeat("1,", 30_000) + "1]", "[" + strings.Repeat(`"x",`, 15_000) + `"x"]`, `"` + strings.Repeat(`\"`, 30_000) + `"`}
 	t.flood(ctx, t.n(200, 20), 8, func(i int) {
 		list := lists[i%len(lists)]
@@ -597,6 +583,79 @@ func nestedDetails(ctx context.Context, t *target) error {
 	return nil
 }
 
+// clients is the number of clients of a flood of requests that read.
+func (t *target) clients() int { return t.n(50, 10) }
+
+// reads returns a case in which clients get a path of the API, which reads 1,500 flags.
+func reads(path string, header ...string) func(ctx context.Context, t *target) error {
+	return func(ctx context.Context, t *target) error {
+		if err := t.multiply(ctx); err != nil {
+			return err
+		}
+		t.flood(ctx, t.clients(), t.clients(), func(int) { t.attack(ctx, http.MethodGet, path, nil, header...) })
+		return nil
+	}
+}
+
+// leftExports requests exports of 1,500 flags, each on a connection of its own, and resets it after a millisecond.
+func leftExports(ctx context.Context, t *target) error {
+	if err := t.multiply(ctx); err != nil {
+		return err
+	}
+	t.flood(ctx, t.clients(), t.clients(), func(int) {
+		c := t.dial(ctx, func(c net.Conn) error {
+			_, err := io.WriteString(c, "GET /api/v1/export/eval_cache/json HTTP/1.1\r\nHost: flagr\r\nAccept-Encoding: gzip\r\n\r\n")
+			return err
+		})
+		if tcp, ok := c.(*net.TCPConn); ok {
+			pause(ctx, time.Millisecond)
+			_ = errors.Join(tcp.SetLinger(0), tcp.Close()) // a connection that is not reset would keep its port for a minute
+		}
+	})
+	return nil
+}
+
+// manyTries tries a flag of many segments for one entity.
+func manyTries(ctx context.Context, t *target) error {
+	f, err := t.createLong(ctx, "long-tries")
+	if err != nil {
+		return err
+	}
+	t.flood(ctx, t.clients(), t.clients(), func(int) {
+		t.attack(ctx, http.MethodPost, fmt.Sprintf("/flags/%d/try", f.ID), []byte(`{"entities":[{"entityID":"1"}]}`), "Accept-Encoding", "identity")
+	})
+	return nil
+}
+
+// multiply creates 1,500 flags of 3 variants and 3 segments with a constraint each by SQL, unless they exist. It deletes
+// the flags of other cases, which are much larger.
+func (t *target) multiply(ctx context.Context) error {
+	flags := t.n(1500, 150)
+	for _, part := range []struct {
+		perFlag            int
+		table, names, rows string
+	}{
+		{1, "flags", "key, description, enabled, snapshot_id, notes, data_records_enabled, entity_type", "'copy-' || i, 'one of many flags', TRUE, 1, '', TRUE, ''"},
+		{3, "variants", "flag_id, key, attachment", `1000000 + i / 3, 'variant-' || (i % 3), '{"color":"#1f6feb","size":' || (i % 3) || '}'`},
+		{3, "segments", "flag_id, description, rank, rollout_percent", "1000000 + i / 3, 'one of three segments', i % 3, 100"},
+		{3, "constraints", "segment_id, property, operator, value", `1000000 + i, 'x', 'EQ', '"v' || (i % 3) || '"'`},
+		{9, "distributions", "segment_id, variant_id, variant_key, percent, bitmap", "1000000 + i / 3, 1000000 + i / 9 * 3 + i % 3, 'variant-' || (i % 3), 33 + (i % 3 = 0), ''"},
+	} {
+		if err := t.exec(ctx, "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) INSERT OR IGNORE INTO "+part.table+
+			" (id, created_at, updated_at, "+part.names+") SELECT 1000000 + i, datetime('now'), datetime('now'), "+part.rows+" FROM n", flags*part.perFlag); err != nil {
+			return err
+		}
+	}
+	if err := t.exec(ctx, "UPDATE flags SET deleted_at = updated_at WHERE id < 1000000 AND key <> ?", t.honestFlag.Key); err != nil {
+		return err
+	}
+	// The server compares its flags with those of the database after a change.
+	if _, err := t.call(ctx, http.MethodPut, fmt.Sprintf("/flags/%d", t.honestFlag.ID), map[string]any{"description": "changed"}); err != nil {
+		return err
+	}
+	return t.awaitEvaluation(ctx, fmt.Sprintf("copy-%d", flags-1))
+}
+
 // tryBody returns a body for a try.
 func tryBody(entities, segments int) []byte {
 	var body strings.Builder
@@ -628,21 +687,14 @@ func draftOf(segments int) string {
 // closes them. If hold is not nil, it runs for each connection during that time. A connection that
 // fails counts as rejected.
 func (t *target) connections(ctx context.Context, n int, send func(i int, c net.Conn) error, hold func(c net.Conn)) error {
-	const wait = 10 * time.Second
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
 	var open []net.Conn
 	atOnce(ctx, n, 50, func(i int) {
-		c, err := (&net.Dialer{Timeout: wait}).DialContext(ctx, "tcp", t.address)
-		if err != nil {
-			t.statuses.add("refused")
+		c := t.dial(ctx, func(c net.Conn) error { return send(i, c) })
+		if c == nil {
 			return
-		}
-		if err = errors.Join(c.SetDeadline(time.Now().Add(wait)), send(i, c)); err != nil {
-			t.statuses.add("refused")
-		} else {
-			t.statuses.add("held")
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -661,6 +713,50 @@ func (t *target) connections(ctx context.Context, n int, send func(i int, c net.
 	}
 	group.Wait()
 	return errors.Join(errs...)
+}
+
+// dial opens a connection and sends on it. It returns nil if there is no connection.
+func (t *target) dial(ctx context.Context, send func(c net.Conn) error) net.Conn {
+	const wait = 10 * time.Second
+	c, err := (&net.Dialer{Timeout: wait}).DialContext(ctx, "tcp", t.address)
+	if err != nil {
+		t.statuses.add("refused")
+		return nil
+	}
+	if err = errors.Join(c.SetDeadline(time.Now().Add(wait)), send(c)); err != nil {
+		t.statuses.add("refused")
+	} else {
+		t.statuses.add("held")
+	}
+	return c
+}
+
+// createLong creates a flag of 3,300 segments that all look into one property.
+func (t *target) createLong(ctx context.Context, key string) (flag, error) {
+	var segments strings.Builder
+	for i := range 3300 {
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":%q,"value":"\"v%d\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
+			comma(i), []string{"EQ", "CONTAINS"}[i%2], i)
+	}
+	f, err := t.createFlag(ctx, key)
+	if err != nil {
+		return f, err
+	}
+	return f, t.define(ctx, f, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]")
+}
+
+// define saves a definition with these members, and enables the flag.
+func (t *target) define(ctx context.Context, f flag, members string) error {
+	path := fmt.Sprintf("/flags/%d/definition", f.ID)
+	definition, err := t.call(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	if status := t.attack(ctx, http.MethodPut, path, fmt.Appendf(nil, `{"snapshotID":%v,"enabled":true,%s}`, definition["snapshotID"], members)); status != http.StatusOK {
+		return fmt.Errorf("the definition of %s is answered %d, want 200", f.Key, status)
+	}
+	pause(ctx, 500*time.Millisecond) // until the flag is reloaded
+	return nil
 }
 
 // createSegment creates a flag with an additional segment and returns the path of its constraints.

@@ -24,9 +24,8 @@ import (
 )
 
 const (
-	// startDeadline and stopDeadline are far longer than a server needs, even on a busy machine.
+	// startDeadline is far longer than a server needs, even on a busy machine.
 	startDeadline = 60 * time.Second
-	stopDeadline  = 40 * time.Second
 
 	databaseName = "flagr.sqlite"
 	logName      = "log"
@@ -68,7 +67,7 @@ func (t *target) start(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()    // the server has its own copy
-	cmd := exec.Command(t.options.Server) //nolint:noctx // stop ends it; the path is the caller's choice
+	cmd := exec.Command(t.options.Server) //nolint:noctx // kill ends it; the path is the caller's choice
 	cmd.Dir = t.options.Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = ownSession()
@@ -105,19 +104,6 @@ func (t *target) start(ctx context.Context) error {
 		}
 		return t.client == nil || t.client.follow(t.api) == nil
 	})
-}
-
-// stop stops the server. It kills the server after stopDeadline.
-func (t *target) stop() error {
-	_ = t.cmd.Process.Signal(syscall.SIGTERM) // fails only if the process has ended
-	select {
-	case <-t.done:
-		return nil
-	case <-time.After(stopDeadline):
-		_ = t.cmd.Process.Kill()
-		<-t.done
-		return fmt.Errorf("the server still ran %s after SIGTERM", stopDeadline)
-	}
 }
 
 // restart kills the server and starts it again on the same database.
@@ -345,8 +331,13 @@ func (t *target) createFlag(ctx context.Context, key string) (flag, error) {
 	if _, err := t.call(ctx, http.MethodPut, fmt.Sprintf("/flags/%d/enabled", f.ID), map[string]any{"enabled": true}); err != nil {
 		return f, err
 	}
-	return f, t.poll(ctx, "the flag "+key+" to be evaluated", func() bool {
-		answer, err := t.call(ctx, http.MethodPost, "/evaluation", map[string]any{"flagKey": key, "entityID": "1"})
+	return f, t.awaitEvaluation(ctx, key)
+}
+
+// awaitEvaluation waits until the server evaluates a flag to a variant.
+func (t *target) awaitEvaluation(ctx context.Context, key string) error {
+	return t.poll(ctx, "the flag "+key+" to be evaluated", func() bool {
+		answer, err := t.call(ctx, http.MethodPost, "/evaluation", map[string]any{"flagKey": key, "entityID": "1", "entityContext": map[string]any{"x": "v0"}})
 		variant, _ := answer["variantKey"].(string)
 		return err == nil && variant != ""
 	})
