@@ -10,7 +10,8 @@ import (
 const firstReadBytes = 4 << 10
 
 // ReadGrowing reads like io.ReadAll. The memory grows to four times what has arrived, because Body takes four bytes of memory
-// for each that arrives, but not beyond the announced length. All buffers together have at most 2.4 times the announced length.
+// for each that arrives, but not beyond the announced length. All buffers together have at most 2.4 times the announced length and
+// 512 bytes. If more than announced arrives, the memory doubles.
 //
 // If grow is not nil, it returns a copy of body with the given capacity, and its error ends reading.
 func ReadGrowing(r io.Reader, length int, grow func(body []byte, size int) ([]byte, error)) (body []byte, err error) {
@@ -21,7 +22,11 @@ func ReadGrowing(r io.Reader, length int, grow func(body []byte, size int) ([]by
 		if len(body) == cap(body) {
 			size := max(firstReadBytes, 4*len(body))
 			if size >= length {
-				size = max(length, len(body)) + bytes.MinRead // to find the end
+				size = length
+				if len(body) > length {
+					size = 2 * len(body)
+				}
+				size += bytes.MinRead // to find the end
 			}
 			if body, err = grow(body, size); err != nil {
 				return nil, err

@@ -48,6 +48,10 @@ func TestLargeBodiesGrow(t *testing.T) {
 			t.Errorf("complete, %d bytes take %d bytes of memory: %v", length, complete.memory, err)
 		}
 	}
+	unannounced := &arriving{text: strings.Repeat("x", announced), part: 4096}
+	if got, err := budget.ReadGrowing(unannounced, 100, nil); err != nil || len(got) != announced || unannounced.memory > 5*announced {
+		t.Errorf("1 MiB, of which 100 bytes are announced, take %d bytes of memory: %d bytes, %v", unannounced.memory, len(got), err)
+	}
 	reset := errors.New("connection reset")
 	if got, err := budget.ReadGrowing(io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(reset)), announced, nil); !errors.Is(err, reset) || string(got) != "abc" {
 		t.Errorf("a broken body: %q, %v", got, err)

@@ -190,7 +190,10 @@ func unquoted(text string) (string, bool) {
 		case plain+1 < len(rest) && rest[plain] == '\\' && (rest[plain+1] == '"' || rest[plain+1] == '\\'):
 			b = append(b, rest[plain+1])
 			rest = rest[plain+2:]
-		default: // rare
+		case strings.HasPrefix(rest[plain:], `\n`):
+			b = append(b, '\n')
+			rest = rest[plain+2:]
+		default:
 			var s string
 			err := json.Unmarshal([]byte(`"`+text+`"`), &s)
 			return s, err == nil

@@ -23,7 +23,7 @@ type decoder struct {
 	block []byte
 	// contexts and properties count those in earlier blocks.
 	contexts, properties int
-	// shape is that of the previous entity, and unlike is the number of entities since one was like its previous one.
+	// shape is that of the previous entity, and unlike is the number of entities in a row that were parsed in full.
 	shape  shape
 	unlike int
 }
@@ -294,7 +294,7 @@ func (d *decoder) joined(members []eval.Member) (string, bool) {
 		size += len(members[i].Name) + len(members[i].Value) + len(`"":,`)
 	}
 	if size > cap(d.block)-len(d.block) {
-		d.block = make([]byte, 0, max(size, textBlock))
+		d.block = make([]byte, 0, max(size, min(textBlock, len(d.text))))
 	}
 	start := len(d.block)
 	b := append(d.block, '{')

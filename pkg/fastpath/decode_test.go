@@ -42,6 +42,49 @@ func TestMemoryOfKeysBeforeEntities(t *testing.T) {
 	}
 }
 
+// TestShapesOfMixedEntities counts the entities that get a shape.
+func TestShapesOfMixedEntities(t *testing.T) {
+	t.Parallel()
+	var d decoder
+	shapes := 0
+	for i := range 10 * shapeTries {
+		d.scanner = scanner{text: fmt.Sprintf(`,{"entityContext":{"b%d":1,"a":2}}`, i), at: 1}
+		var e eval.Entity
+		if !d.entity(&e) {
+			t.Fatal("an entity is not plain")
+		}
+		if d.shape.end != "" {
+			shapes++
+		}
+	}
+	if want := shapeTries - 1 + 10; shapes != want {
+		t.Errorf("%d of %d entities have a shape, want %d", shapes, 10*shapeTries, want)
+	}
+	d.scanner = scanner{text: `,{"entityContext":{"b":1,"a":2}}`}
+	for range 2 * shapeTries {
+		d.at = 1
+		var e eval.Entity
+		d.entity(&e)
+	}
+	if d.unlike != 0 {
+		t.Errorf("%d entities that are alike are parsed in full", d.unlike)
+	}
+}
+
+// TestMemoryOfUnsortedContexts counts allocations for contexts that are written anew.
+func TestMemoryOfUnsortedContexts(t *testing.T) {
+	var d decoder
+	body := strings.ReplaceAll(batchOf(500), `"age":30,"country":"FR"`, `"country":"FR","age":30`)
+	if n := testing.AllocsPerRun(10, func() {
+		if _, ok := d.batch(body); !ok {
+			t.Fatal("not plain")
+		}
+		d.forget(maxPooledParts)
+	}); n > 10 {
+		t.Errorf("%.0f allocations for 500 contexts", n)
+	}
+}
+
 // A decoder that waits for its next request must not keep texts of the ones before.
 func TestForget(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ type Handler struct {
 	disconnects *budget.Disconnects
 	refuse      Refusal
 	compression Compression
-	// batches serves batches, and both it and compressedAPI compress.
+	// batches serves batches. It and compressedAPI compress if there is a Compression.
 	batches, compressedAPI, api http.Handler
 
 	evaluationPath, batchPath string
@@ -83,8 +83,8 @@ type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 type Compression interface {
 	// Wrap is a middleware that compresses.
 	Wrap(next http.Handler) http.Handler
-	// Short reports whether a response of this length is never compressed, and if so, sets the headers that Wrap sets for it.
-	Short(header http.Header, length int) bool
+	// SkipShort reports whether a response of this length is never compressed, and if so, sets the headers that Wrap sets for it.
+	SkipShort(header http.Header, length int) bool
 }
 
 // Options contains the dependencies of a Handler.
@@ -192,7 +192,7 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	if length > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(length))
 	}
-	if batch || h.compression == nil || h.compression.Short(header, length) {
+	if batch || h.compression == nil || h.compression.SkipShort(header, length) {
 		m.send(rw, end)
 		return
 	}
@@ -308,7 +308,7 @@ func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text str
 func (h *Handler) reject(rw http.ResponseWriter, r *http.Request, err error, batch bool) {
 	r.Pattern = r.URL.Path
 	if !batch && h.compression != nil {
-		h.compression.Short(rw.Header(), 0)
+		h.compression.SkipShort(rw.Header(), 0)
 	}
 	h.refuse(rw, r, err)
 }

@@ -44,8 +44,8 @@ const (
 	propertyValue
 )
 
-// shapeTries is the number of entities that are unlike the ones before them after which only each of as many gets a shape: in a
-// batch of mixed entities, shapes would cost more than they save.
+// shapeTries limits what shapes cost in a batch of mixed entities, where they save nothing: after shapeTries entities in a
+// row that were parsed in full, only every shapeTries-th gets a shape.
 const shapeTries = 8
 
 // beginShape begins the shape of an entity that starts at the current position, unless it gets none.

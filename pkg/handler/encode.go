@@ -17,7 +17,7 @@ import (
 // Tests compare the output of each function byte for byte with that of encoding/json without HTML
 // escaping.
 
-// appendFlagModel appends a flag in the form of flagModel.
+// appendFlagModel appends a flag in the form of models.Flag.
 func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = append(b, '{')
 	b = appendOptionalText(b, `"createdBy":`, f.CreatedBy)

@@ -66,7 +66,8 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 	if q.Brief {
 		how = brief()
 	}
-	columns, each := flagColumns(), func(*entity.Flag) error { return nil }
+	columns := flagColumns()
+	var each func(*entity.Flag) error
 	switch {
 	case sized == nil:
 	case q.Preload:
@@ -288,11 +289,15 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	if q.Ascending {
 		order = "id"
 	}
-	all := func() *gorm.DB { return s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order(order) }
-	if s.dialect.oneWriter {
-		ctx = uninterrupted{ctx} // the rows are found by an index
-		return snapshotsWithin(ctx, page(all()), maxAnswerBytes)
+	if files, ok := s.pool.(*sqlitePool); ok {
+		var snapshots []entity.FlagSnapshot
+		err := files.uninterrupted(ctx, s.db, func(tx *gorm.DB) (err error) {
+			snapshots, err = snapshotsWithin(ctx, tx, page(tx.Where("flag_id = ?", flagID).Order(order)), maxAnswerBytes)
+			return err
+		})
+		return snapshots, explain("read snapshots", err)
 	}
+	all := func() *gorm.DB { return s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order(order) }
 	found, err := scan(page(all().Model(&entity.FlagSnapshot{})).Select("id, COALESCE(OCTET_LENGTH(flag), 0) AS size"), rowSizeTargets, &reading{}, nil)
 	if err != nil {
 		return nil, explain("read the sizes of snapshots", err)
@@ -312,23 +317,47 @@ func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([
 	return snapshots, nil
 }
 
-// snapshotsWithin reads snapshots until they exceed limit bytes, but at least one. The database must read rows only
-// as they are asked for. Servers send rows ahead, so there the sizes are read first.
-func snapshotsWithin(ctx context.Context, query *gorm.DB, limit int64) ([]entity.FlagSnapshot, error) {
-	errEnough := errors.New("the list is complete")
-	var size int64
+// shortState is the length up to which a state is read before its memory is reserved.
+const shortState = 64 << 10
+
+var errEnough = errors.New("the list is complete")
+
+// snapshotsWithin reads snapshots until they exceed limit bytes, but at least one. Long states are read after their memory is
+// reserved. The database must read rows only as they are asked for. Servers send rows ahead, so there the sizes are read first.
+func snapshotsWithin(ctx context.Context, tx, query *gorm.DB, limit int64) ([]entity.FlagSnapshot, error) {
+	columns := snapshotColumns()
+	columns[len(columns)-1].name = fmt.Sprintf("CASE WHEN OCTET_LENGTH(flag) <= %d THEN flag END AS flag", shortState)
+	var size number
+	columns = append(columns, column[entity.FlagSnapshot]{
+		name: "COALESCE(OCTET_LENGTH(flag), 0) AS size", into: func(*entity.FlagSnapshot, *reading) sql.Scanner { return &size },
+	})
+	var total int64
+	var long []int // of the list
 	number := 0
-	snapshots, err := findEach(query, snapshotColumns(), whole(), func(s *entity.FlagSnapshot) error {
-		size += int64(len(s.Flag))
-		if number++; size > limit && number > 1 {
+	snapshots, err := findEach(query, columns, whole(), func(*entity.FlagSnapshot) error {
+		if total += int64(size); total > limit && number > 0 {
 			return errEnough
 		}
-		return reserve(ctx, size)
+		if size > shortState {
+			long = append(long, number)
+		}
+		number++
+		return reserve(ctx, total)
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, explain("read snapshots", err)
+		return nil, err
 	}
-	return snapshots, nil
+	for _, i := range long {
+		state, err := find(tx.Where("id = ?", snapshots[i].ID), snapshotColumns(), whole())
+		if err != nil {
+			return nil, err
+		}
+		if len(state) == 0 { // it was deleted in the meantime
+			state = make([]entity.FlagSnapshot, 1)
+		}
+		snapshots[i] = state[0]
+	}
+	return slices.DeleteFunc(snapshots, func(s entity.FlagSnapshot) bool { return s.ID == 0 }), nil
 }
 
 // withinBytes truncates the list before the sum of its sizes exceeds limit, but keeps at least one

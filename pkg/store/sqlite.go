@@ -212,26 +212,37 @@ type uninterrupted struct{ context.Context } //nolint:containedctx // it is a co
 
 func (uninterrupted) Done() <-chan struct{} { return nil }
 
-// read runs queries in one read transaction. They are uninterrupted.
-func (p *sqlitePool) read(ctx context.Context, db *gorm.DB, queries func(tx *gorm.DB) error) (err error) {
+// uninterrupted runs queries on one connection, for which it waits until ctx ends. They are uninterrupted.
+func (p *sqlitePool) uninterrupted(ctx context.Context, db *gorm.DB, queries func(tx *gorm.DB) error) (err error) {
 	connection, err := p.readers.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, connection.Close()) }()
-	ctx = uninterrupted{ctx}
-	if _, err := connection.ExecContext(ctx, "BEGIN"); err != nil {
-		return err
-	}
-	defer func() { // also if queries panics
-		if _, endErr := connection.ExecContext(ctx, "COMMIT"); endErr != nil {
-			_ = connection.Raw(func(any) error { return driver.ErrBadConn }) // so that no later query is part of the transaction
-			err = errors.Join(err, endErr)
+	defer func() {
+		if closeErr := connection.Close(); !errors.Is(closeErr, sql.ErrConnDone) { // it is closed if it was broken
+			err = errors.Join(err, closeErr)
 		}
 	}()
-	tx := db.Session(&gorm.Session{Context: ctx})
+	tx := db.Session(&gorm.Session{Context: uninterrupted{ctx}})
 	tx.Statement.ConnPool = connection
 	return queries(tx)
+}
+
+// read runs queries in one read transaction. They are uninterrupted.
+func (p *sqlitePool) read(ctx context.Context, db *gorm.DB, queries func(tx *gorm.DB) error) error {
+	return p.uninterrupted(ctx, db, func(tx *gorm.DB) (err error) {
+		connection, ctx := tx.Statement.ConnPool.(*sql.Conn), tx.Statement.Context
+		if _, err := connection.ExecContext(ctx, "BEGIN"); err != nil {
+			return err
+		}
+		defer func() { // also if queries panics
+			if _, endErr := connection.ExecContext(ctx, "COMMIT"); endErr != nil {
+				_ = connection.Raw(func(any) error { return driver.ErrBadConn }) // so that no later query is part of the transaction
+				err = errors.Join(err, endErr)
+			}
+		}()
+		return queries(tx)
+	})
 }
 
 // BeginTx starts a transaction. Unless it is read-only, it waits for the write connection.

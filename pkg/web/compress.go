@@ -45,10 +45,10 @@ func (g *Gzip) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// Short reports whether no client gets a response of this length compressed. If so, it sets the
+// SkipShort reports whether no client gets a response of this length compressed. If so, it sets the
 // headers that Wrap sets for such a response, so that a handler that knows the length spares its
 // costs.
-func (g *Gzip) Short(header http.Header, length int) bool {
+func (g *Gzip) SkipShort(header http.Header, length int) bool {
 	if length >= minGzipBytes {
 		return false
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,5 +149,22 @@ func TestConstantsAreCompressedOnce(t *testing.T) {
 	clients.Wait()
 	if one, other := long.packed(), long.packed(); &one[0] != &other[0] {
 		t.Error("compressed more than once")
+	}
+}
+
+// TestVary adds to what is in the header, and changes no other response.
+func TestVary(t *testing.T) {
+	t.Parallel()
+	for _, before := range [][]string{nil, {"Origin"}, {"Cookie"}, {"Origin", "Cookie"}} {
+		header := http.Header{"Vary": slices.Clone(before)}
+		vary(header)
+		if want := append(slices.Clone(before), "Accept-Encoding"); !slices.Equal(header["Vary"], want) {
+			t.Errorf("%q, want %q", header["Vary"], want)
+		}
+		header.Add("Vary", "Other")
+		other := http.Header{"Vary": slices.Clone(before)}
+		if vary(other); slices.Contains(other["Vary"], "Other") {
+			t.Errorf("after %q, another response has %q", before, other["Vary"])
+		}
 	}
 }
