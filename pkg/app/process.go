@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/go-openapi/loads"
@@ -71,7 +72,7 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 		return p.err
 	}
 	server.Handler = p.handler
-	server.ConnContext = inTurn
+	server.ConnContext = inTurn()
 	if h, ok := p.handler.(*web.Server); ok {
 		server.ErrorLog = h.ErrorLog
 	}
@@ -81,12 +82,22 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 	return nil
 }
 
-// inTurn is called for each accepted connection before the next one is accepted. It lets the connections so far run
-// first. Otherwise thousands of connections that arrive at once are all waiting for a processor before a request on an
-// older connection.
-func inTurn(ctx context.Context, _ net.Conn) context.Context {
-	runtime.Gosched()
-	return ctx
+// connectionsInTurn is the number of connections that are accepted in a row.
+const connectionsInTurn = 64
+
+// inTurn returns a function that is called for each accepted connection before the next one is accepted. After every
+// connectionsInTurn of them, it lets those run first. Otherwise thousands of connections that arrive at once are all waiting for a
+// processor before a request on an older connection. If each connection were let run before the next one, new ones would wait
+// for hundreds of milliseconds beside clients that open and close connections all the time: the goroutine that accepts is the last
+// of all that are ready to run.
+func inTurn() func(context.Context, net.Conn) context.Context {
+	var accepted atomic.Uint64
+	return func(ctx context.Context, _ net.Conn) context.Context {
+		if accepted.Add(1)%connectionsInTurn == 0 {
+			runtime.Gosched()
+		}
+		return ctx
+	}
 }
 
 // run starts the App. A signal aborts the start, as it would end a process without a signal handler.
