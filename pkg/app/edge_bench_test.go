@@ -1,9 +1,11 @@
 package app_test
 
 import (
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,6 +75,53 @@ func BenchmarkEdge(b *testing.B) {
 			rw := discard{http.Header{}}
 			b.ReportAllocs()
 			for b.Loop() {
+				clear(rw.header)
+				h.ServeHTTP(rw, request)
+			}
+		})
+	}
+}
+
+// benchmarkFlags is a document with a flag of two segments, of which the second one matches.
+const benchmarkFlags = `{"Flags":[{"ID":1,"Key":"bench","Enabled":true,"DataRecordsEnabled":true,"SnapshotID":9,"EntityType":"user","Segments":[
+{"ID":1,"RolloutPercent":100,"Constraints":[{"ID":1,"Property":"country","Operator":"EQ","Value":"\"DE\""}],"Distributions":[{"ID":1,"VariantID":1,"VariantKey":"a","Percent":100}]},
+{"ID":2,"Rank":1,"RolloutPercent":100,"Constraints":[{"ID":2,"Property":"age","Operator":"GTE","Value":"18"}],"Distributions":[{"ID":2,"VariantID":2,"VariantKey":"b","Percent":100}]}],
+"Variants":[{"ID":1,"Key":"a","Attachment":{"color":"#1f6feb"}},{"ID":2,"Key":"b","Attachment":{"color":"#1f6feb"}}]}]}`
+
+// BenchmarkWholeEvaluation measures a plain evaluation from the listener to the response, with and without a client that accepts gzip.
+func BenchmarkWholeEvaluation(b *testing.B) {
+	const body = `{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"},"flagKey":"bench"}`
+	for _, encoding := range []string{"identity", "gzip"} {
+		b.Run(encoding, func(b *testing.B) {
+			flags := filepath.Join(b.TempDir(), "flags.json")
+			if err := os.WriteFile(flags, []byte(benchmarkFlags), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			c, err := config.Load(map[string]string{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": flags})
+			if err != nil {
+				b.Fatal(err)
+			}
+			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = a.Stop(b.Context()) })
+			if err := a.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			h := a.Handler(http.NotFoundHandler())
+			var reader strings.Reader
+			request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/evaluation", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			request.Body, request.ContentLength = io.NopCloser(&reader), int64(len(body))
+			request.Header.Set("Content-Type", "application/json")
+			request.Header.Set("Accept-Encoding", encoding)
+			rw := discard{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				reader.Reset(body)
 				clear(rw.header)
 				h.ServeHTTP(rw, request)
 			}
