@@ -83,7 +83,7 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 }
 
 // connectionsInTurn is the number of connections that are accepted in a row.
-const connectionsInTurn = 64
+const connectionsInTurn = 8
 
 // inTurn returns a function that is called for each accepted connection before the next one is accepted. After every
 // connectionsInTurn of them, it lets those run first. Otherwise thousands of connections that arrive at once are all waiting for a
