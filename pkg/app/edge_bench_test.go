@@ -24,6 +24,21 @@ func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d discard) WriteHeader(int)             {}
 
+// newApp returns an App without a log. It is not started.
+func newApp(b *testing.B, environ map[string]string) *app.App {
+	b.Helper()
+	c, err := config.Load(environ)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = a.Stop(b.Context()) })
+	return a
+}
+
 // BenchmarkEdge measures what a request pays before it reaches the API and after: the table in docs/operations.md.
 func BenchmarkEdge(b *testing.B) {
 	off := map[string]string{"FLAGR_CORS_ENABLED": "false", "FLAGR_PPROF_ENABLED": "false", "FLAGR_MIDDLEWARE_GZIP_ENABLED": "false",
@@ -50,15 +65,7 @@ func BenchmarkEdge(b *testing.B) {
 			for _, more := range []map[string]string{off, bc.environ} {
 				maps.Copy(environ, more)
 			}
-			c, err := config.Load(environ)
-			if err != nil {
-				b.Fatal(err)
-			}
-			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(func() { _ = a.Stop(b.Context()) })
+			a := newApp(b, environ)
 			body := make([]byte, 600)
 			h := a.Handler(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				r.Pattern = "/api/v1/evaluation"
@@ -97,15 +104,7 @@ func BenchmarkWholeEvaluation(b *testing.B) {
 			if err := os.WriteFile(flags, []byte(benchmarkFlags), 0o600); err != nil {
 				b.Fatal(err)
 			}
-			c, err := config.Load(map[string]string{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": flags})
-			if err != nil {
-				b.Fatal(err)
-			}
-			a, err := app.New(b.Context(), c, app.Options{Logger: slog.New(slog.DiscardHandler)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(func() { _ = a.Stop(b.Context()) })
+			a := newApp(b, map[string]string{"FLAGR_DB_DBDRIVER": "json_file", "FLAGR_DB_DBCONNECTIONSTR": flags})
 			if err := a.Start(b.Context()); err != nil {
 				b.Fatal(err)
 			}
