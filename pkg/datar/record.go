@@ -58,10 +58,19 @@ func (e *Engine) count(flagID, variantID, segmentID int64, at time.Time, outcome
 	var a addition
 	f := e.table.Load().get(key)
 	if f.cell != nil && n > 0 && n <= maxEventCount {
-		a = f.add(ms, n)
-	}
-	if a == counted { // nearly always
-		return
+		g := f.ofGoroutine()
+		var count int64
+		if g.cell.mapped {
+			count = g.addMapped(ms, n)
+		} else {
+			count = g.addWithin(ms, n)
+		}
+		if g.cell.isFinished(count, n) { // nearly always
+			return
+		}
+		if a = g.finish(count, ms, n); a == counted {
+			return
+		}
 	}
 	e.recordRest(f.cell, key, ms, n, at.IsZero(), a)
 }
@@ -90,6 +99,7 @@ func (e *Engine) stripe(c *cell) {
 	defer e.mu.Unlock()
 	if c.arena == e.newestLocked() {
 		c.arena.stripeLocked(c)
+		e.table.Load().noteStripes(c)
 	}
 }
 

@@ -73,66 +73,84 @@ func newCell(key Key, a *arena, index int) *cell {
 	return c
 }
 
-// add counts n evaluations, in the cell or one of its stripes.
-func (f found) add(ms, n int64) addition {
-	if f.cell.flags.Load()&striped != 0 {
-		c := f.cell.stripes[stripeOfGoroutine()]
-		if o := c.addTo(c.slot, ms, n); o != 0 {
-			return o
-		}
-		// It is sealed, because its hour is over and all counts are stored.
+// ofGoroutine returns where the goroutine counts: in the cell, or in one of its stripes.
+func (f found) ofGoroutine() found {
+	if f.cell.flags.Load()&striped == 0 {
+		return f
 	}
-	return f.cell.addTo(f.slot, ms, n)
+	c := f.cell.stripes[stripeOfGoroutine()]
+	return found{c, c.slot}
 }
 
-// addTo counts in the slot of the cell. The caller may have the slot's address earlier than the cell.
-func (c *cell) addTo(s *slot, ms, n int64) addition {
-	var count int64
-	if c.mapped {
-		count = c.addMapped(s, ms, n)
-	} else {
-		count = c.addUnmapped(s, ms, n)
+// addWithin counts n evaluations if ms is not before the first and not after the last one, and returns the count. It returns 0 if it did
+// not count, and a negative number if the slot was sealed. finish does the rest.
+//
+// It is inlined where each nanosecond matters, and has no more than nearly all evaluations need.
+func (f found) addWithin(ms, n int64) int64 {
+	// The processor starts the load of the count before it has the cell, unlike an addition.
+	if f.slot.count.Load() < 0 || ms < f.cell.first.Load() || ms > f.cell.last.Load() {
+		return 0
+	}
+	return f.slot.count.Add(n)
+}
+
+// addMapped is addWithin for a slot in a file. If the file was truncated, that faults, and the result is 0.
+func (f found) addMapped(ms, n int64) (count int64) {
+	before := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(before)
+		if count == 0 {
+			isFault(recover()) // finish faults again
+		}
+	}()
+	return f.addWithin(ms, n)
+}
+
+// isFinished reports whether an addition of n with this result needs no finish.
+func (c *cell) isFinished(count, n int64) bool {
+	return count%busyCounts >= n && c.flags.Load()&changed != 0
+}
+
+// add counts n evaluations in the cell.
+func (f found) add(ms, n int64) addition { return f.finish(0, ms, n) }
+
+// finish does what addWithin or addMapped with the result count left to do.
+func (f found) finish(count, ms, n int64) addition {
+	c := f.cell
+	switch {
+	case count < 0:
+		c.arena.guard(func() { f.slot.count.Add(-n) }) // the count in a journal is wrong only for this moment
+		return 0
+	case count == 0:
+		c.arena.guard(func() { count = f.addAnywhere(ms, n) })
 	}
 	if count == 0 {
 		return 0
 	}
-	o := counted
+	a := counted
 	if c.flags.Load()&changed == 0 && c.flags.Or(changed)&changed == 0 {
-		o |= first
+		a |= first
 	}
 	if count%busyCounts < n && c.isBusy(ms) { // it is a multiple now, or has passed one
-		o |= busy
+		a |= busy
 	}
-	return o
+	return a
+}
+
+// addAnywhere is addWithin for any time, and returns 0 if the slot was sealed.
+func (f found) addAnywhere(ms, n int64) int64 {
+	if f.slot.count.Load() < 0 {
+		return 0
+	}
+	f.slot.cover(ms)
+	lower(&f.cell.first, ms)
+	raise(&f.cell.last, ms)
+	return f.slot.add(n)
 }
 
 func (c *cell) isBusy(ms int64) bool {
 	before := c.lap.Swap(ms)
 	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
-}
-
-func (c *cell) addUnmapped(s *slot, ms, n int64) int64 {
-	if s.count.Load() < 0 { // Sealed. The processor starts this load before it has the cell, unlike an addition.
-		return 0
-	}
-	if ms < c.first.Load() || ms > c.last.Load() {
-		s.cover(ms)
-		lower(&c.first, ms)
-		raise(&c.last, ms)
-	}
-	return s.add(n)
-}
-
-// addMapped is addUnmapped for a slot in a file, which faults if the file was truncated.
-func (c *cell) addMapped(s *slot, ms, n int64) (count int64) {
-	before := debug.SetPanicOnFault(true)
-	defer func() {
-		debug.SetPanicOnFault(before)
-		if count == 0 && isFault(recover()) {
-			c.arena.missing.Store(true)
-		}
-	}()
-	return c.addUnmapped(s, ms, n)
 }
 
 // stripeOfGoroutine spreads goroutines over stripes by the addresses of their stacks. The spread need not be even
@@ -178,6 +196,8 @@ type table struct {
 	// with most other keys. 0 is empty.
 	places []atomic.Uint32
 	found  []found
+	// hot is the key that got stripes last, if any did. It is looked at first.
+	hot atomic.Pointer[hot]
 	// engineMu has what Engine.mu protects.
 	engineMu struct {
 		used int // of found
@@ -188,6 +208,12 @@ type table struct {
 type found struct {
 	cell *cell
 	slot *slot
+}
+
+// hot is a found with its key.
+type hot struct {
+	key packedKey
+	found
 }
 
 func newTable(cells int) *table {
@@ -201,6 +227,9 @@ func newTable(cells int) *table {
 
 // get returns a found without a cell if the key has none.
 func (t *table) get(key packedKey) found {
+	if h := t.hot.Load(); h != nil && h.key == key {
+		return h.found
+	}
 	mask, hash := uint64(len(t.places)-1), key.hash()
 	tag := uint32(hash>>32) &^ uint32(mask)
 	for i := hash & mask; ; i = (i + 1) & mask {
@@ -227,6 +256,14 @@ func (t *table) putLocked(c *cell) {
 	t.found[t.engineMu.used] = found{c, c.slot}
 	t.engineMu.used++
 	t.places[i].Store(uint32(hash>>32)&^uint32(mask) | uint32(t.engineMu.used))
+	t.noteStripes(c)
+}
+
+// noteStripes makes a cell that has stripes the one that is looked at first.
+func (t *table) noteStripes(c *cell) {
+	if c.flags.Load()&striped != 0 {
+		t.hot.Store(&hot{c.key, found{c, c.slot}})
+	}
 }
 
 func (t *table) hasRoomLocked() bool { return t.engineMu.used < len(t.found) }
