@@ -38,8 +38,8 @@ func documentedCurls(t *testing.T) (all []documented) {
 	return all
 }
 
-// documentedFlag creates the flag of docs/answers.md, with ID 7, and evaluates it with each outcome. It returns the ID
-// of its segment, and an entity that gets a variant.
+// documentedFlag creates the flag of docs/answers.md, with ID 7, and evaluates it with each
+// outcome. It returns the ID of its segment, and an entity that gets a variant.
 func documentedFlag(t *testing.T, s *server) (segment int64, entity string) {
 	t.Helper()
 	for i := range 6 {
@@ -92,8 +92,8 @@ func documentedFlag(t *testing.T, s *server) (segment int64, entity string) {
 	return segment, one["matched"]
 }
 
-// TestCurlsOfTheAnswers runs every curl of docs/answers.md against a server with such a flag. An answer has the members that
-// the page shows, of the same types.
+// TestCurlsOfTheAnswers runs every curl of docs/answers.md against a server with such a flag. An
+// answer has the members that the page shows, of the same types.
 func TestCurlsOfTheAnswers(t *testing.T) {
 	t.Parallel()
 	lookUp(t, "curl")
@@ -166,8 +166,8 @@ func tailed(t *testing.T, s *server, command, shown, entity string) {
 	}
 }
 
-// filtered applies a jq filter: members of an object, or one member. An index is not applied, since the server has other
-// versions and flags than the page: then all items are compared.
+// filtered applies a jq filter: members of an object, or one member. An index is not applied, since
+// the server has other versions and flags than the page: then all items are compared.
 func filtered(t *testing.T, answer any, filter string) any {
 	t.Helper()
 	if filter == "" {
@@ -200,8 +200,8 @@ func filtered(t *testing.T, answer any, filter string) any {
 	return answer
 }
 
-// membersOf returns the types of all values within a JSON value, by the names that lead to them. Items of lists at the top
-// have no names.
+// membersOf returns the types of all values within a JSON value, by the names that lead to them.
+// Items of lists at the top have no names.
 func membersOf(value any) map[string]string {
 	types := map[string]string{}
 	var walk func(path string, value any)

@@ -82,8 +82,8 @@ type answersOf struct {
 	}
 }
 
-// TestSQLOfTheAnswers compares the statements of docs/answers.md and docs/datar.md with the responses
-// that they stand for, on each database.
+// TestSQLOfTheAnswers compares the statements of docs/answers.md and docs/datar.md with the
+// responses that they stand for, on each database.
 func TestSQLOfTheAnswers(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db database) {
 		dsn := db.fresh(t)

@@ -183,8 +183,9 @@ func checkBadCase(t *testing.T, s *server, c badCase) {
 	if err := json.Unmarshal(a.body, &body); err != nil || body.Message == "" {
 		t.Errorf("%s: %d %s, want a JSON object with a message", name, a.status, shorten(string(a.body)))
 	}
-	// No field is named if the body is too large, if a time cannot be parsed (its type has no field name), or if a
-	// definition is based on another version of the flag (it is not validated further).
+	// No field is named if the body is too large, if a time cannot be parsed (its type has no field
+	// name), or if a definition is based on another version of the flag (it is not validated
+	// further).
 	nameless := a.status == http.StatusRequestEntityTooLarge || a.status == http.StatusConflict || strings.Contains(body.Message, "parsing time")
 	if !nameless && !strings.Contains(body.Message, c.field) {
 		t.Errorf("%s: the message does not name %s: %s", name, c.field, shorten(body.Message))
@@ -354,7 +355,8 @@ func badFields(description spec, of schema, valid object) []badField {
 		}
 		required := slices.Contains(of.Required, name)
 		for _, v := range badValues(field) {
-			// A zero in an optional field is the same as a missing field, so its limits do not apply.
+			// A zero in an optional field is the same as a missing field, so its limits do not
+			// apply.
 			missing := !required && v.value == any(int64(0))
 			bodies = append(bodies, badField{"field " + name, with(valid, name, v.value), v.tolerated || missing || field.ReadOnly, name})
 		}

@@ -31,8 +31,8 @@ func ownClickHouse(t *testing.T) *services.Server {
 	return servicestest.Own(t, "clickhouse")
 }
 
-// countsIn returns the connection string of an empty database: of the cluster in the environment, or
-// of a ClickHouse that only this test uses.
+// countsIn returns the connection string of an empty database: of the cluster in the environment,
+// or of a ClickHouse that only this test uses.
 func countsIn(t *testing.T) string {
 	t.Helper()
 	cluster := os.Getenv("FLAGR_TEST_CLICKHOUSE_CLUSTER")

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// Deadlines that suffice on a slow network (installDeadline) and on a slow machine (clientDeadline).
+	// Deadlines that suffice on a slow network (installDeadline) and on a slow machine
+	// (clientDeadline).
 	installDeadline = 5 * time.Minute
 	clientDeadline  = 2 * time.Minute
 )
@@ -200,7 +201,8 @@ func installClient(t *testing.T, manifest string, commands func(dir string) [][]
 	if err := os.MkdirAll(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Installed in a temporary folder and renamed when complete, because several tests may install at the same time.
+	// Installed in a temporary folder and renamed when complete, because several tests may install
+	// at the same time.
 	fresh, err := os.MkdirTemp(base, "new-")
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,8 @@ import (
 // sent.
 type load struct {
 	clients sync.WaitGroup
-	// sent counts evaluations in requests that were started, acknowledged those in complete responses with status 200.
+	// sent counts evaluations in requests that were started, acknowledged those in complete
+	// responses with status 200.
 	sent, acknowledged atomic.Int64
 	// failed counts responses with another status. It does not count requests without a response.
 	failed atomic.Int64

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestFirstSteps runs docs/first-steps.sh, which `make run` prints for pasting, against a server with the settings of
-// `make run`.
+// TestFirstSteps runs docs/first-steps.sh, which `make run` prints for pasting, against a server
+// with the settings of `make run`.
 func TestFirstSteps(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
@@ -78,8 +78,9 @@ func TestABTest(t *testing.T) {
 	}
 }
 
-// TestCommandsOfTheGuides runs the blocks with curl of README.md and of the guides that have no test of their own, one after
-// the other. What Getting started says of the responses must be in them.
+// TestCommandsOfTheGuides runs the blocks with curl of README.md and of the guides that have no
+// test of their own, one after the other. What Getting started says of the responses must be in
+// them.
 func TestCommandsOfTheGuides(t *testing.T) {
 	t.Parallel()
 	lookUp(t, "curl")

@@ -267,7 +267,8 @@ func TestSendersCannotFillMemory(t *testing.T) {
 					}
 					request.Header.Set("Content-Type", "application/json")
 					send(request)
-					// The server may close the connection of an endless body before its response is read.
+					// The server may close the connection of an endless body before its response is
+					// read.
 					if a, err := s.do(request); err == nil && a.status != http.StatusRequestEntityTooLarge && a.status != http.StatusServiceUnavailable {
 						t.Errorf("%s: %s", name, a)
 					}

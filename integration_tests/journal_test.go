@@ -96,7 +96,8 @@ func TestJournalFaultsUnderLoad(t *testing.T) {
 				t.Errorf("files are %q, want one new journal instead of %s", journals(t, s.cmd.Dir), file)
 			}
 
-			// Nothing is lost from here on. A foreign file in the place of the journal is set aside.
+			// Nothing is lost from here on. A foreign file in the place of the journal is set
+			// aside.
 			var after load
 			after.begin(s, flags, 100)
 			after.clients.Wait()

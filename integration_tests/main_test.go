@@ -1,5 +1,5 @@
-// Package integration_tests tests the built server from outside: over HTTP, with real processes, signals and files. It
-// imports nothing of the server.
+// Package integration_tests tests the built server from outside: over HTTP, with real processes,
+// signals and files. It imports nothing of the server.
 package integration_tests
 
 import (

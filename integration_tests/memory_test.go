@@ -33,8 +33,8 @@ func TestSmallMemory(t *testing.T) {
 	}
 }
 
-// TestSmallContainer evaluates at full load in a cgroup with little memory. The kernel must not kill
-// the server.
+// TestSmallContainer evaluates at full load in a cgroup with little memory. The kernel must not
+// kill the server.
 func TestSmallContainer(t *testing.T) {
 	t.Parallel()
 	group := newMemoryGroup(t, smallMemory)
@@ -81,7 +81,8 @@ func newMemoryGroup(t *testing.T, limit int) string {
 	return ""
 }
 
-// evaluateAtFullLoad sends 20,000 evaluations in each round on 32 connections. Every request must succeed.
+// evaluateAtFullLoad sends 20,000 evaluations in each round on 32 connections. Every request must
+// succeed.
 func evaluateAtFullLoad(t *testing.T, s *server) {
 	t.Helper()
 	const connections = 32

@@ -59,7 +59,8 @@ func javaOpenFeature(t *testing.T) (java, dir string) {
 	return lookUp(t, "java"), dir
 }
 
-// TestSnippetsOfOpenFeature runs the programs that docs/openfeature.md shows, with the official SDKs and providers.
+// TestSnippetsOfOpenFeature runs the programs that docs/openfeature.md shows, with the official
+// SDKs and providers.
 func TestSnippetsOfOpenFeature(t *testing.T) {
 	t.Parallel()
 	p, address, _ := ofrepServer(t, environ{"FLAGR_OFREP_API_KEYS": ""})

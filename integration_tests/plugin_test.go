@@ -363,7 +363,8 @@ func TestHostThatCannotDrainKeepsItsCounts(t *testing.T) {
 	h.expectCounts(t, "after the next start", seen)
 }
 
-// hostFile is the hand-written file of a go-swagger server. hostFileBefore is the same without Datar.
+// hostFile is the hand-written file of a go-swagger server. hostFileBefore is the same without
+// Datar.
 const (
 	hostFile       = "restapi/configure_shop.go"
 	hostFileBefore = "restapi/testdata/configure_shop.go.txt"

@@ -42,7 +42,8 @@ type faults struct {
 	down bool
 	// hang keeps all connections open, and forwards nothing.
 	hang bool
-	// Shares of the commits whose responses are lost, and that are lost themselves, with the connection.
+	// Shares of the commits whose responses are lost, and that are lost themselves, with the
+	// connection.
 	loseAnswer, loseCommit float64
 	// cut is the share of other pieces of data at which the connection is closed.
 	cut float64
@@ -197,8 +198,8 @@ func (p *proxy) pass(r *relay, from, to net.Conn, toDatabase bool) {
 	}
 }
 
-// pace is the pause of clients after a request. It leaves CPU time for the database on a busy machine, because these tests are about its
-// faults.
+// pace is the pause of clients after a request. It leaves CPU time for the database on a busy
+// machine, because these tests are about its faults.
 const pace = 5 * time.Millisecond
 
 // TestLostAnswers closes connections after the database may have committed, when the server cannot

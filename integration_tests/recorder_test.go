@@ -479,7 +479,8 @@ func TestBrokersThatAreThereAtStart(t *testing.T) {
 	}
 }
 
-// Raw JSON is for streams without encryption. Kafka's records are encrypted here, and must not be sent as raw JSON.
+// Raw JSON is for streams without encryption. Kafka's records are encrypted here, and must not be
+// sent as raw JSON.
 func TestEncryptedAndRawFrames(t *testing.T) {
 	t.Parallel()
 	db := databases[0] // the kind of database makes no difference to streams

@@ -264,7 +264,8 @@ func checkFleet(t *testing.T, s *server, total int64) {
 			t.Errorf("a server of the fleet is %+v, want it heard, and all stored", one)
 		}
 	}
-	// A batch that was stored just before a kill is in the statistics of the killed run and of the run that adopted it.
+	// A batch that was stored just before a kill is in the statistics of the killed run and of the
+	// run that adopted it.
 	if !f.Balanced || f.Lost != 0 || len(f.Dropped) != 0 || len(names) != replicas || f.Recorded != f.Stored || f.Stored < total {
 		t.Errorf("the fleet is %+v, want it balanced, %d replicas, and at least the %d evaluations of the database", f, replicas, total)
 	}

@@ -24,8 +24,9 @@ const (
 	MaxPeakBytes = 400 << 20
 	// MaxP99 is the limit of the latency of 99 % of honest requests.
 	MaxP99 = 50 * time.Millisecond
-	// maxOthersCPU is the share of the machine's CPU time that other programs have on a machine with nothing else to do. With a
-	// larger one, the latency of the case says little about the server, and the case runs again, up to maxRuns times in total.
+	// maxOthersCPU is the share of the machine's CPU time that other programs have on a machine
+	// with nothing else to do. With a larger one, the latency of the case says little about the
+	// server, and the case runs again, up to maxRuns times in total.
 	maxOthersCPU = 0.05
 	maxRuns      = 4
 )
@@ -40,8 +41,9 @@ type Options struct {
 	Quick bool
 	// CaseTimeout is the time limit of a case. 0 means 30 s.
 	CaseTimeout time.Duration
-	// Client is a command that calls Honest with its standard input and output, and with its last argument as the
-	// flag's key. Without it, the honest client shares a process with the attackers, and waits for them too.
+	// Client is a command that calls Honest with its standard input and output, and with its last
+	// argument as the flag's key. Without it, the honest client shares a process with the
+	// attackers, and waits for them too.
 	Client []string
 	// Only is the name of the only case to run. Empty means all cases.
 	Only string
@@ -54,17 +56,20 @@ type Result struct {
 	PeakBytes int64
 	// Latency is of the honest client.
 	Latency
-	// ServerCPU and AttackerCPU are the CPU times of the server and of this process during the case. They share the
-	// machine: if attackers use more CPU, the latency says little about the server.
+	// ServerCPU and AttackerCPU are the CPU times of the server and of this process during the
+	// case. They share the machine: if attackers use more CPU, the latency says little about the
+	// server.
 	ServerCPU, AttackerCPU time.Duration
-	// OthersCPU is the share of the machine's CPU time that other programs used during the case, from 0 to 1.
+	// OthersCPU is the share of the machine's CPU time that other programs used during the case,
+	// from 0 to 1.
 	OthersCPU float64
 	// Statuses counts the responses to the attack by status. "cut" counts requests without a
 	// response.
 	Statuses map[string]int
 	// Restarted is true if the server ended during the case.
 	Restarted bool
-	// Runs is how often the case ran. The result is that of the last run, with the largest PeakBytes.
+	// Runs is how often the case ran. The result is that of the last run, with the largest
+	// PeakBytes.
 	Runs int
 	// Note contains other measurements of the case.
 	Note string
@@ -129,7 +134,8 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 func (t *target) runQuietly(ctx context.Context, c attackCase) (Result, error) {
 	var all Result
 	for run := 1; ; run++ {
-		// Memory that a case leaves behind must not count for the next case, and a case does not start on its own flags.
+		// Memory that a case leaves behind must not count for the next case, and a case does not
+		// start on its own flags.
 		if err := t.restartWith(ctx, run > 1); err != nil {
 			return all, err
 		}

@@ -74,12 +74,14 @@ func atOnce(ctx context.Context, n, workers int, f func(i int)) {
 	calls(ctx, workers, func(i int) bool { return i < n }, f)
 }
 
-// flood is atOnce, and goes on with n and more until the case has lasted so long that its percentiles mean something.
+// flood is atOnce, and goes on with n and more until the case has lasted so long that its
+// percentiles mean something.
 func (t *target) flood(ctx context.Context, n, workers int, f func(i int)) {
 	calls(ctx, workers, func(i int) bool { return i < n || time.Since(t.began) < t.atLeast() }, f)
 }
 
-// calls calls f with 0, 1 and so on, in that many workers, as long as more returns true, until ctx ends.
+// calls calls f with 0, 1 and so on, in that many workers, as long as more returns true, until ctx
+// ends.
 func calls(ctx context.Context, workers int, more func(i int) bool, f func(i int)) {
 	next := make(chan int)
 	var group sync.WaitGroup
@@ -364,7 +366,8 @@ func hugeHeaders(ctx context.Context, t *target) error {
 }
 
 // largeTries tries drafts of many segments for 1,000 entities. One body is within the limit of the
-// response, and the other would have a response of 216 MB. It also requests forecasts of such drafts.
+// response, and the other would have a response of 216 MB. It also requests forecasts of such
+// drafts.
 func largeTries(ctx context.Context, t *target) error {
 	f, err := t.createFlag(ctx, "tries")
 	if err != nil {
@@ -396,7 +399,8 @@ func largeContexts(ctx context.Context, t *target) error {
 	return nil
 }
 
-// slowBatches opens clients that send batches of 9 KB, whose responses have 1 MB, and do not read them.
+// slowBatches opens clients that send batches of 9 KB, whose responses have 1 MB, and do not read
+// them.
 func slowBatches(ctx context.Context, t *target) error {
 	body := fmt.Sprintf(`{"flagKeys":[%q],"entities":[{}%s]}`, t.honestFlag.Key, strings.Repeat(",{}", 3000))
 	return t.connections(ctx, t.n(1000, 100), func(_ int, c net.Conn) error {
@@ -405,8 +409,8 @@ func slowBatches(ctx context.Context, t *target) error {
 	}, nil)
 }
 
-// manySegments saves flags with 4,000 segments that assign a variant with an attachment of 300 KB, and with many tags,
-// and evaluates them.
+// manySegments saves flags with 4,000 segments that assign a variant with an attachment of 300 KB,
+// and with many tags, and evaluates them.
 func manySegments(ctx context.Context, t *target) error {
 	var tags, segments strings.Builder
 	for i := range 480 {
@@ -430,7 +434,8 @@ func manySegments(ctx context.Context, t *target) error {
 	return nil
 }
 
-// longLists evaluates a flag whose segments all look into one property, for contexts in which it is a long list.
+// longLists evaluates a flag whose segments all look into one property, for contexts in which it is
+// a long list.
 func longLists(ctx context.Context, t *target) error {
 	if _, err := t.createLong(ctx, "long-lists"); err != nil {
 		return err
@@ -488,7 +493,8 @@ func largeAttachment(ctx context.Context, t *target) error {
 	return errors.Join(err, smaller)
 }
 
-// numbers saves flags with attachments of 900,000 numbers, restarts the server on them, and changes and reads them.
+// numbers saves flags with attachments of 900,000 numbers, restarts the server on them, and changes
+// and reads them.
 func numbers(ctx context.Context, t *target) error {
 	variants := make([]string, t.n(10, 3))
 	for i := range variants {
@@ -525,8 +531,8 @@ func numbers(ctx context.Context, t *target) error {
 	return errors.Join(errs...)
 }
 
-// longTexts saves a flag with texts that are many times as long on pages and in CSVs, which it requests, and sends forms
-// with such texts.
+// longTexts saves a flag with texts that are many times as long on pages and in CSVs, which it
+// requests, and sends forms with such texts.
 func longTexts(ctx context.Context, t *target) error {
 	f, err := t.createFlag(ctx, "long-texts")
 	if err != nil {
@@ -566,8 +572,8 @@ func longTexts(ctx context.Context, t *target) error {
 	return nil
 }
 
-// nestedDetails changes an attachment of nested lists, whose indents are 100 times as long as they are. Details of changes
-// are sent to the webhook.
+// nestedDetails changes an attachment of nested lists, whose indents are 100 times as long as they
+// are. Details of changes are sent to the webhook.
 func nestedDetails(ctx context.Context, t *target) error {
 	f, err := t.createFlag(ctx, "nested-lists")
 	if err != nil {
@@ -597,7 +603,8 @@ func reads(path string, header ...string) func(ctx context.Context, t *target) e
 	}
 }
 
-// leftExports requests exports of 1,500 flags, each on a connection of its own, and resets it after a millisecond.
+// leftExports requests exports of 1,500 flags, each on a connection of its own, and resets it after
+// a millisecond.
 func leftExports(ctx context.Context, t *target) error {
 	if err := t.multiply(ctx); err != nil {
 		return err
@@ -627,8 +634,8 @@ func manyTries(ctx context.Context, t *target) error {
 	return nil
 }
 
-// multiply creates 1,500 flags of 3 variants and 3 segments with a constraint each by SQL, unless they exist. It deletes
-// the flags of other cases, which are much larger.
+// multiply creates 1,500 flags of 3 variants and 3 segments with a constraint each by SQL, unless
+// they exist. It deletes the flags of other cases, which are much larger.
 func (t *target) multiply(ctx context.Context) error {
 	flags := t.n(1500, 150)
 	for _, part := range []struct {
@@ -667,8 +674,8 @@ func tryBody(entities, segments int) []byte {
 	return []byte(body.String())
 }
 
-// draftOf returns a draft of segments with one constraint each for up to 5,000 segments, and without
-// constraints for more.
+// draftOf returns a draft of segments with one constraint each for up to 5,000 segments, and
+// without constraints for more.
 func draftOf(segments int) string {
 	constraints := ""
 	if segments <= 5000 { // a definition has at most 10,000 parts

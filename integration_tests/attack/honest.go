@@ -30,9 +30,9 @@ type Latency struct {
 	P50, P99 time.Duration
 }
 
-// Honest evaluates the flag at a steady rate. Requests start by the clock, whether or not earlier ones have been
-// answered. Each line of in is the base URL of the API from then on. At the end of in, it waits for the last responses
-// and writes a Latency as JSON to out.
+// Honest evaluates the flag at a steady rate. Requests start by the clock, whether or not earlier
+// ones have been answered. Each line of in is the base URL of the API from then on. At the end of
+// in, it waits for the last responses and writes a Latency as JSON to out.
 func Honest(in io.Reader, out io.Writer, flagKey string) error {
 	h := &honest{
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: honestAtOnce}, Timeout: honestTimeout},
@@ -142,7 +142,8 @@ func (c *client) cpu() time.Duration {
 	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
 }
 
-// startHonest runs Honest until stop is called: as the command, or in this process if there is none.
+// startHonest runs Honest until stop is called: as the command, or in this process if there is
+// none.
 func startHonest(ctx context.Context, command []string, flagKey string) (*client, error) {
 	c := &client{}
 	if len(command) == 0 {
@@ -176,6 +177,7 @@ func (c *client) stop() (l Latency, err error) {
 	return l, json.Unmarshal(c.out.Bytes(), &l)
 }
 
-// ownSession gives a process a session of its own. Where Linux schedules by session (autogroup), the process then gets
-// its share of the processors however many threads the attackers have, as if the attackers had their own machines.
+// ownSession gives a process a session of its own. Where Linux schedules by session (autogroup),
+// the process then gets its share of the processors however many threads the attackers have, as if
+// the attackers had their own machines.
 func ownSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

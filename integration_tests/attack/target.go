@@ -202,7 +202,8 @@ func (t *target) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, errors.Join(userErr, systemErr)
 }
 
-// machineCPU returns the CPU time that all programs have used since the machine started, and the time that its host withheld.
+// machineCPU returns the CPU time that all programs have used since the machine started, and the
+// time that its host withheld.
 func machineCPU() (time.Duration, error) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {

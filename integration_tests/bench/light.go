@@ -51,8 +51,8 @@ type figure struct {
 	name, unit string
 	want       float64
 	seen       []float64
-	// scaled is the first of seen in proportion, if the bare server took referenceMicro; 0 for other figures than CPU
-	// times of lists.
+	// scaled is the first of seen in proportion, if the bare server took referenceMicro; 0 for
+	// other figures than CPU times of lists.
 	scaled float64
 }
 
@@ -220,8 +220,9 @@ func measureLimited(o options, dir string) (figure, error) {
 	return figure{name: "peak with GOMEMLIMIT=" + smallLimit, unit: "MB", want: 64, seen: []float64{mega(peak)}}, err
 }
 
-// measure returns the median of the server's CPU time for one request, and the median in milliseconds in proportion, if
-// the bare server took referenceMicro. The bare server takes turns with it; it may be nil.
+// measure returns the median of the server's CPU time for one request, and the median in
+// milliseconds in proportion, if the bare server took referenceMicro. The bare server takes turns
+// with it; it may be nil.
 func (l *lightList) measure(p *process, bare *target) (time.Duration, float64, error) {
 	var spent []time.Duration
 	var scaled []float64

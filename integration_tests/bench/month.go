@@ -15,15 +15,16 @@ import (
 const (
 	// The counts of a month are 5,040,000 rows.
 	monthFlags, monthVariants, monthHours = 1_000, 7, 720
-	// monthSummaries and monthOfOne are how often the month of all flags is read, and of how many flags the month is
-	// read after it.
+	// monthSummaries and monthOfOne are how often the month of all flags is read, and of how many
+	// flags the month is read after it.
 	monthSummaries, monthOfOne = 3, 4
-	// monthDeadline is how long the server may refuse to read the month because sums of old counts do not exist yet.
+	// monthDeadline is how long the server may refuse to read the month because sums of old counts
+	// do not exist yet.
 	monthDeadline = 5 * time.Minute
 )
 
-// monthFill writes one hour, with the driver of database/sql as the key. Its parameters are the hour, and the hour in
-// Unix milliseconds.
+// monthFill writes one hour, with the driver of database/sql as the key. Its parameters are the
+// hour, and the hour in Unix milliseconds.
 var monthFill = map[string]string{ //nolint:gochecknoglobals // a table that is only read
 	"sqlite": fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM n WHERE i < %d)
 	INSERT INTO datar_hourly_events (flag_id, bucket_hour, variant_id, segment_id, eval_count, last_evaluated_ms, updated_at)
@@ -32,8 +33,8 @@ var monthFill = map[string]string{ //nolint:gochecknoglobals // a table that is 
 	SELECT 1000*(i/%d+1), $1, i%%%d+1, 1, i%%13+1, $2, $1 FROM generate_series(0, %d) AS i`, monthVariants, monthVariants, monthFlags*monthVariants-1),
 }
 
-// measureMonth measures the memory of a server that reads the counts of a month, as another server leaves them: without
-// sums of days.
+// measureMonth measures the memory of a server that reads the counts of a month, as another server
+// leaves them: without sums of days.
 func measureMonth(o options, dir string, out io.Writer) (err error) {
 	databases, drop, err := benchDatabases(o, filepath.Join(dir, "month.sqlite"))
 	if err != nil {
@@ -53,8 +54,8 @@ func measureMonth(o options, dir string, out io.Writer) (err error) {
 	return w.Flush()
 }
 
-// measureMonthOf returns the resident memory in bytes: while the server is idle, after it has read the month, and the
-// peak.
+// measureMonthOf returns the resident memory in bytes: while the server is idle, after it has read
+// the month, and the peak.
 func measureMonthOf(o options, dir string, d benchDatabase) (before, after, peak int64, err error) {
 	var running fleet
 	defer func() { running.stop() }()
@@ -98,7 +99,8 @@ func fillMonth(d benchDatabase) (err error) {
 	return tx.Commit()
 }
 
-// readMonth reads the month of all flags, as soon as the server answers, and then the months of some flags.
+// readMonth reads the month of all flags, as soon as the server answers, and then the months of
+// some flags.
 func readMonth(p *process) error {
 	window := "?from=" + url.QueryEscape(time.Now().UTC().Add(-(monthHours-1)*time.Hour).Format(time.RFC3339))
 	all := lightList{path: "/datar/summary" + window}

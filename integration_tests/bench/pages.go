@@ -39,8 +39,8 @@ type benchDatabase struct {
 	name, driver, sqlDriver, dsn string
 }
 
-// benchDatabases returns an SQLite file, and a new database on the server of the options if they name one. drop removes
-// that.
+// benchDatabases returns an SQLite file, and a new database on the server of the options if they
+// name one. drop removes that.
 func benchDatabases(o options, file string) (_ []benchDatabase, drop func() error, err error) {
 	databases := []benchDatabase{{"SQLite", "sqlite3", "sqlite", file}}
 	if o.postgres == "" {

@@ -74,7 +74,8 @@ func TestADeadDatabaseInTheMiddleOfAnEdit(t *testing.T) {
 	p.until("the dialog to be closed", `!document.querySelector("dialog[open]")`)
 	p.has("The database does not answer, so nothing was saved.")
 	typed("after saving again")
-	// Other pages show the flags in memory. This is another tab, because the browser prompts before it leaves the form.
+	// Other pages show the flags in memory. This is another tab, because the browser prompts before
+	// it leaves the form.
 	other := open(t, s)
 	other.visit("/ui/flags/1")
 	other.has("The database does not answer. This is the flag as of")

@@ -68,8 +68,8 @@ func TestKeys(t *testing.T) {
 	p.until("the search again", `document.activeElement.id === "q"`)
 }
 
-// TestKeysOfTheEditor orders segments, opens and closes the review, and leaves the page with an edit
-// that is not saved.
+// TestKeysOfTheEditor orders segments, opens and closes the review, and leaves the page with an
+// edit that is not saved.
 func TestKeysOfTheEditor(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -185,7 +185,8 @@ func TestChartCursor(t *testing.T) {
 	p.until("the sentence without a cursor", fmt.Sprintf(`document.querySelector(".readout").textContent === %q`, usual))
 }
 
-// TestReducedMotion: motion takes at most 150 ms, and nothing moves if the user prefers reduced motion.
+// TestReducedMotion: motion takes at most 150 ms, and nothing moves if the user prefers reduced
+// motion.
 func TestReducedMotion(t *testing.T) {
 	t.Parallel()
 	s := start(t)

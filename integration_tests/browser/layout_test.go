@@ -36,8 +36,9 @@ const examine = `(async () => {
 	if (shift > 0.001 && !root.dataset.examined) wrong.push("it moves by " + shift); // it may when it is laid out again
 	root.dataset.examined = "true";
 
-	// One walk through the tree collects the boxes of texts and fields, as far as ancestors do not cut them off, and the
-	// texts that are pale: WCAG 1.4.3, the computed color of each text on the nearest background.
+	// One walk through the tree collects the boxes of texts and fields, as far as ancestors do not
+	// cut them off, and the texts that are pale: WCAG 1.4.3, the computed color of each text on the
+	// nearest background.
 	const rgb = (color) => color.match(/[\d.]+/g).map(Number);
 	const luminance = (c) => c.slice(0, 3).map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
 	const cut = (r, clip, e) => ({e, left: Math.max(r.left, clip.left), top: Math.max(r.top, clip.top), right: Math.min(r.right, clip.right), bottom: Math.min(r.bottom, clip.bottom)});
@@ -80,7 +81,8 @@ const examine = `(async () => {
 	});
 	wrong.push(...over);
 
-	// WCAG 2.5.8: targets of 24 pixels, but for links in sentences, and for those that are far enough from others.
+	// WCAG 2.5.8: targets of 24 pixels, but for links in sentences, and for those that are far
+	// enough from others.
 	const targets = [...document.querySelectorAll("a[href], button, summary, input:not([type=hidden]), select, textarea")].filter((e) => shown(e) && !e.disabled)
 		.map((e) => ({e, r: (e.matches("[type=checkbox], [type=radio]") && e.closest("label") || e).getBoundingClientRect()}));
 	const small = (t) => t.r.width < 23.5 || t.r.height < 23.5;
@@ -199,8 +201,8 @@ func TestHardCases(t *testing.T) {
 	}
 }
 
-// TestNarrowPages opens, on a phone, what is wider than its screen: each query of a page, the row of
-// tabs, and the list of deleted flags.
+// TestNarrowPages opens, on a phone, what is wider than its screen: each query of a page, the row
+// of tabs, and the list of deleted flags.
 func TestNarrowPages(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -238,7 +240,8 @@ func TestNarrowPages(t *testing.T) {
 	p.until("the button that restores a flag on the screen", `(({left, right}) => left >= 0 && right <= innerWidth)(document.querySelector("main .btn").getBoundingClientRect())`)
 }
 
-// TestTryItOnPhones: unsaved changes can be tried on the narrowest screens, where the bar of the form has no line for each button.
+// TestTryItOnPhones: unsaved changes can be tried on the narrowest screens, where the bar of the
+// form has no line for each button.
 func TestTryItOnPhones(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -256,7 +259,8 @@ func TestTryItOnPhones(t *testing.T) {
 	}
 }
 
-// TestFiltersOnPhones: a narrow or enlarged page has all filters of the list (WCAG 1.4.10), and their menus stay on the screen.
+// TestFiltersOnPhones: a narrow or enlarged page has all filters of the list (WCAG 1.4.10), and
+// their menus stay on the screen.
 func TestFiltersOnPhones(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -8,8 +8,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// TestFootAndCopiedLinks: every page ends with links to the keys and to the API, at any width and below no save bar, and
-// a link can be copied.
+// TestFootAndCopiedLinks: every page ends with links to the keys and to the API, at any width and
+// below no save bar, and a link can be copied.
 func TestFootAndCopiedLinks(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -54,7 +54,8 @@ func TestFootAndCopiedLinks(t *testing.T) {
 	}
 }
 
-// TestChangeMarksByKeyboard: Tab reaches the marks of a chart after the chart, shows the focus, and Enter follows the link.
+// TestChangeMarksByKeyboard: Tab reaches the marks of a chart after the chart, shows the focus, and
+// Enter follows the link.
 func TestChangeMarksByKeyboard(t *testing.T) {
 	t.Parallel()
 	s := start(t)

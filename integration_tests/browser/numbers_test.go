@@ -91,7 +91,8 @@ func TestHolesOfAFlag(t *testing.T) {
 	})()`)
 }
 
-// opened returns the texts of the popover of a number, or fails if it is not open, leaves the screen, or lacks a command.
+// opened returns the texts of the popover of a number, or fails if it is not open, leaves the
+// screen, or lacks a command.
 const opened = `(() => {
 	const pop = document.getElementById("number");
 	const box = pop.getBoundingClientRect();
@@ -99,7 +100,8 @@ const opened = `(() => {
 	return [...pop.querySelectorAll("p, pre")].every((e) => e.innerText.trim() && !/[{}]/.test(e.matches("pre") ? "" : e.innerText)) && pop.querySelector("pre").innerText.startsWith("curl ") ? pop.innerText : "";
 })()`
 
-// openNumbers starts a server with the counts of two flags, some hours of them, a sample of reasons, and one unknown key.
+// openNumbers starts a server with the counts of two flags, some hours of them, a sample of
+// reasons, and one unknown key.
 func openNumbers(t *testing.T, hours int, unknown string) *tab {
 	t.Helper()
 	s := start(t)
@@ -149,7 +151,8 @@ func TestEveryNumberOpens(t *testing.T) {
 	p.until("a bar of the chart, with the keyboard", opened+`.includes("nothing")`)
 }
 
-// TestNumbersWithTheKeyboard: Tab reaches one number of each list, arrow keys the others, Enter opens, and Escape returns.
+// TestNumbersWithTheKeyboard: Tab reaches one number of each list, arrow keys the others, Enter
+// opens, and Escape returns.
 func TestNumbersWithTheKeyboard(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -200,7 +203,8 @@ func TestNumbersWithTheKeyboard(t *testing.T) {
 	p.until("the dialog without the popover", `document.querySelector("dialog[open]") && !document.querySelector("#number:popover-open")`)
 }
 
-// TestNumbersWithoutJavaScript: the commands of each section are behind a summary, which Tab reaches.
+// TestNumbersWithoutJavaScript: the commands of each section are behind a summary, which Tab
+// reaches.
 func TestNumbersWithoutJavaScript(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -221,8 +225,8 @@ func TestNumbersWithoutJavaScript(t *testing.T) {
 	}
 }
 
-// TestCommandsOfNumbersGetThem runs the curl of each count of a table, whose response must have the count. Sums of a row or
-// column are not in it.
+// TestCommandsOfNumbersGetThem runs the curl of each count of a table, whose response must have the
+// count. Sums of a row or column are not in it.
 func TestCommandsOfNumbersGetThem(t *testing.T) {
 	t.Parallel()
 	p := openNumbers(t, 20*24, "no-flag-has-it")
@@ -252,7 +256,8 @@ func TestCommandsOfNumbersGetThem(t *testing.T) {
 	}
 }
 
-// TestCommandOfAForecast sends the draft of a review to the API, whose forecast must have the numbers of the review.
+// TestCommandOfAForecast sends the draft of a review to the API, whose forecast must have the
+// numbers of the review.
 func TestCommandOfAForecast(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -288,7 +293,8 @@ func TestCommandOfAForecast(t *testing.T) {
 	}
 }
 
-// curl runs the commands of a page. Its result also has the sums of the last 7 days of flags, which the list shows.
+// curl runs the commands of a page. Its result also has the sums of the last 7 days of flags, which
+// the list shows.
 func curl(t *testing.T, commands string) (result string) {
 	t.Helper()
 	for command := range strings.Lines(commands) {

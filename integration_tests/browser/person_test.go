@@ -142,7 +142,8 @@ func TestClicksBeforeTheResponse(t *testing.T) {
 		p.value(fmt.Sprintf("document.querySelector(\"button[value='%s']\").click(), 1", button))
 	}
 	p.letGo()
-	// The first segment moved down, the second lost its constraint, the first was removed, and two were added.
+	// The first segment moved down, the second lost its constraint, the first was removed, and two
+	// were added.
 	p.until("all of them", names+` === "Beta testers,,"`)
 	p.until("no constraint", `!document.querySelector("[name='s.0.c.0.property']")`)
 	p.save()

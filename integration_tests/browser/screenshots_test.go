@@ -120,7 +120,8 @@ func TestScreenshots(t *testing.T) {
 	}
 }
 
-// sample evaluates the flag for entities that no segment matches, until the server has explained 20 of them.
+// sample evaluates the flag for entities that no segment matches, until the server has explained 20
+// of them.
 func (s *server) sample(t *testing.T, flagID int) {
 	t.Helper()
 	contexts := []object{{"age": 30}, {"country": "DE"}, {"country": "FR", "age": "31"}, {"country": "FR", "age": 17}, {"age": "44"}}

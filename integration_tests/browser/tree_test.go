@@ -27,8 +27,8 @@ var roles = []string{
 // states are the properties in the golden file, for the roles that can have them.
 var states = []string{"level", "checked", "pressed", "disabled", "expanded", "invalid", "required"}
 
-// moments match texts that differ from day to day, and the numbers of settings. The first day of a window is whole if
-// the hour of the test is the first of a day.
+// moments match texts that differ from day to day, and the numbers of settings. The first day of a
+// window is whole if the hour of the test is the first of a day.
 var moments = regexp.MustCompile(`((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?(today |\d{1,2}\x{00a0}[A-Z][a-z]{2} )?\d{2}:\d{2}(:\d{2})?|((Mon|Tue|Wed|Thu|Fri|Sat|Sun) )?\d{1,2}\x{00a0}[A-Z][a-z]{2}( not whole)?|Show all \d+`)
 
 // text is the value of a property or name as a screen reader reads it.

@@ -11,7 +11,8 @@ type Constraint struct {
 	Constraint struct{ Property, Operator, Value string }
 	// Status is the status of the response to its creation.
 	Status int
-	// Matched has a digit for each context: 1 if the constraint matches, 0 if not. It is empty if the constraint was rejected.
+	// Matched has a digit for each context: 1 if the constraint matches, 0 if not. It is empty if
+	// the constraint was rejected.
 	Matched string
 }
 

@@ -1,4 +1,5 @@
-// Package promrules checks the dashboard and the alert rules of the documentation with Prometheus's own parsers.
+// Package promrules checks the dashboard and the alert rules of the documentation with Prometheus's
+// own parsers.
 package promrules
 
 import (

@@ -16,8 +16,9 @@ import (
 
 // BenchmarkHour stores an hour of servers that flush the same keys once a minute, as fast as the
 // database takes them. FLAGR_BENCH_WRITERS is the number of servers and FLAGR_BENCH_KEYS that of
-// keys, both 1,000 by default: 60 million rows. It reports the rows per second, the CPU time of the database per flush, the duration of two
-// queries about the hour, and the bytes on disk after merges for each stored count.
+// keys, both 1,000 by default: 60 million rows. It reports the rows per second, the CPU time of the
+// database per flush, the duration of two queries about the hour, and the bytes on disk after
+// merges for each stored count.
 func BenchmarkHour(b *testing.B) {
 	const flushes, connections = 60, 8
 	writers, keys := numberIn(b, "FLAGR_BENCH_WRITERS", 4096), numberIn(b, "FLAGR_BENCH_KEYS", 100_000)

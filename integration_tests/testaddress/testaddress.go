@@ -25,7 +25,8 @@ func Unused(t testing.TB) string {
 			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
 		}
 		address := net.JoinHostPort(host, strconv.Itoa(10_100+rand.N(19_900)))
-		// To listen there and close would not do: a process that is being started has the listener for a moment.
+		// To listen there and close would not do: a process that is being started has the listener
+		// for a moment.
 		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return address

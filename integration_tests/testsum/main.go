@@ -1,5 +1,6 @@
 // Command testsum runs go test. It prints a line for each package, the slowest tests of a package
-// that takes a minute or longer, and the output of failed tests only. The last line counts tests and their subtests:
+// that takes a minute or longer, and the output of failed tests only. The last line counts tests
+// and their subtests:
 //
 //	go run ./integration_tests/testsum go test ./pkg/...
 //	...
@@ -334,8 +335,8 @@ func (r *report) packageEndedLocked(e event) {
 
 func secondsOf(e event) time.Duration { return time.Duration(e.Elapsed * float64(time.Second)) }
 
-// slowestOf returns the names and durations of the slowest tests of a package. The duration of a parallel test includes
-// the time that it waits for other tests within the test, but not before it.
+// slowestOf returns the names and durations of the slowest tests of a package. The duration of a
+// parallel test includes the time that it waits for other tests within the test, but not before it.
 func (r *report) slowestOf(pkg string) string {
 	var tests []testID
 	for id := range r.elapsed {

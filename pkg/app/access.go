@@ -14,12 +14,13 @@ import (
 type login interface {
 	// Wrap protects a handler.
 	Wrap(next http.Handler) http.Handler
-	// Check reports whether it admits a request. With open, its open paths pass. The challenge is the value of
-	// WWW-Authenticate in a rejection.
+	// Check reports whether it admits a request. With open, its open paths pass. The challenge is
+	// the value of WWW-Authenticate in a rejection.
 	Check(r *http.Request, open bool) (challenge string, ok bool)
 }
 
-// accessControl is what a request needs to enter the server. API, pages, profiler and OFREP use the same logins.
+// accessControl is what a request needs to enter the server. API, pages, profiler and OFREP use the
+// same logins.
 type accessControl struct {
 	logins []login // that are turned on; the first one is checked first
 	names  []string

@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ofrep"
 )
 
-// TestEveryLoginProtectsEveryPath turns on each kind of access control alone. A new variable FLAGR_..._AUTH_ENABLED needs a row.
+// TestEveryLoginProtectsEveryPath turns on each kind of access control alone. A new variable
+// FLAGR_..._AUTH_ENABLED needs a row.
 func TestEveryLoginProtectsEveryPath(t *testing.T) {
 	t.Parallel()
 	settings := map[string]map[string]string{

@@ -32,7 +32,8 @@ func (c catalog) Flags(ctx context.Context, ids []int64) (map[int64]datar.FlagIn
 // countedFlags finds the flags of counts that are sent in, among those that the server evaluates.
 type countedFlags struct {
 	snapshots eval.Source
-	// all accepts counts of all flags. Otherwise only those of flags with dataRecordsEnabled are accepted.
+	// all accepts counts of all flags. Otherwise only those of flags with dataRecordsEnabled are
+	// accepted.
 	all bool
 }
 
@@ -65,7 +66,8 @@ type engineCounts struct {
 // Refresh implements insight.Counts.
 func (c engineCounts) Refresh(ctx context.Context) { c.engine.Refresh(ctx) }
 
-// Servers implements insight.Counts and ui.Statistics. It includes the current state of this server.
+// Servers implements insight.Counts and ui.Statistics. It includes the current state of this
+// server.
 func (c engineCounts) Servers(ctx context.Context) ([]datar.ServerRecord, error) {
 	return c.engine.Servers(ctx)
 }
@@ -76,8 +78,8 @@ func (c engineCounts) Stats() datar.Stats { return c.engine.Stats() }
 // pageStore provides the store to the pages.
 type pageStore struct {
 	*store.Store
-	// counts: new flags are recorded, because users who create a flag on the pages expect to see its evaluations
-	// there.
+	// counts: new flags are recorded, because users who create a flag on the pages expect to see
+	// its evaluations there.
 	counts bool
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// answers has the services that answer questions about flags. All fields are nil if flags come from a JSON
-// document. sampler and tail are nil if nothing is counted.
+// answers has the services that answer questions about flags. All fields are nil if flags come from
+// a JSON document. sampler and tail are nil if nothing is counted.
 type answers struct {
 	service *insight.Service
 	sampler *insight.Sampler

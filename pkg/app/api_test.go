@@ -27,15 +27,16 @@ var updateAPI = flag.Bool("update", false, "write the files api.txt")
 
 const stabilityADR = "docs/adr/0014-stable-packages.md"
 
-// libraries are the folders whose packages other programs import, each with an api.txt, and the packages below them that are for
-// our own server, as the ADR says.
+// libraries are the folders whose packages other programs import, each with an api.txt, and the
+// packages below them that are for our own server, as the ADR says.
 var libraries = map[string][]string{
 	"pkg/datar":   {"forward", "chstore", "gormstore/testdb"},
 	"pkg/evallog": nil,
 }
 
-// TestExportedNamesChangeKnowingly compares what the packages export with api.txt. Whoever changes it on purpose runs
-// the test with -update, and commits the file; docs/adr/0014-stable-packages.md says which changes are allowed.
+// TestExportedNamesChangeKnowingly compares what the packages export with api.txt. Whoever changes
+// it on purpose runs the test with -update, and commits the file; docs/adr/0014-stable-packages.md
+// says which changes are allowed.
 func TestExportedNamesChangeKnowingly(t *testing.T) {
 	t.Parallel()
 	for library := range libraries {
@@ -76,7 +77,8 @@ func TestEachPackageIsPublishedOrNot(t *testing.T) {
 	}
 }
 
-// published finds the packages of a library that other programs may import, by their folders below it.
+// published finds the packages of a library that other programs may import, by their folders below
+// it.
 func published(t *testing.T, library string) (folders []string) {
 	t.Helper()
 	root := filepath.Join(top, library)
@@ -113,8 +115,8 @@ func goFiles(t *testing.T, folder string) []string {
 	return slices.DeleteFunc(files, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
 }
 
-// exported lists the declarations of a package that others can use, without comments, in order. Constants have their
-// values, because one that is inserted among others may shift those after it.
+// exported lists the declarations of a package that others can use, without comments, in order.
+// Constants have their values, because one that is inserted among others may shift those after it.
 func exported(t *testing.T, folder string) []string {
 	t.Helper()
 	set := token.NewFileSet()

@@ -1,5 +1,5 @@
-// Package app assembles the server: it constructs all components from the configuration, starts them, and stops
-// them in reverse order.
+// Package app assembles the server: it constructs all components from the configuration, starts
+// them, and stops them in reverse order.
 package app
 
 import (
@@ -31,8 +31,8 @@ import (
 )
 
 const (
-	// StopTimeout is a suitable deadline for Stop. Kubernetes gives a container 30 s, of which the generated
-	// server's --graceful-timeout takes up to 15 s first.
+	// StopTimeout is a suitable deadline for Stop. Kubernetes gives a container 30 s, of which the
+	// generated server's --graceful-timeout takes up to 15 s first.
 	StopTimeout = 10 * time.Second
 
 	// drainFlushInterval is the maximum time until a count is flushed while the server is stopping.
@@ -46,11 +46,12 @@ const (
 type Options struct {
 	// Logger receives all log records; nil means stderr, in the configured format and level.
 	Logger *slog.Logger
-	// OwnsProcess means that the process runs only this server. The server may then change settings of the process:
-	// when the garbage collector runs, what memory is returned to the system, and which handler gets the errors of
-	// OpenTelemetry's libraries.
+	// OwnsProcess means that the process runs only this server. The server may then change settings
+	// of the process: when the garbage collector runs, what memory is returned to the system, and
+	// which handler gets the errors of OpenTelemetry's libraries.
 	OwnsProcess bool
-	// Description is the description of the API that clients get. Nil: the one of the generated API.
+	// Description is the description of the API that clients get. Nil: the one of the generated
+	// API.
 	Description []byte
 	// Now is the clock of flags, evaluations, counts and answers, for tests. Nil: time.Now.
 	Now func() time.Time
@@ -86,7 +87,8 @@ type App struct {
 	stop      sync.Once
 	stopErr   error // the result of Stop
 
-	// draining is the context of the flushes between BeginStop and Stop. Stop cancels it with endDraining.
+	// draining is the context of the flushes between BeginStop and Stop. Stop cancels it with
+	// endDraining.
 	draining    context.Context
 	endDraining context.CancelFunc
 	drained     sync.WaitGroup
@@ -99,8 +101,8 @@ type cleanup struct {
 	run  func(ctx context.Context) error
 }
 
-// New constructs the server and opens what the configuration names. Call Start before it serves, and Stop
-// afterward. On an error nothing stays open.
+// New constructs the server and opens what the configuration names. Call Start before it serves,
+// and Stop afterward. On an error nothing stays open.
 func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	a := &App{
 		logger: o.Logger, now: o.Now, memory: budget.NewMemory(budget.AnswerBytes),
@@ -168,12 +170,14 @@ func New(ctx context.Context, c *config.Config, o Options) (_ *App, err error) {
 	return a, nil
 }
 
-// waitingReads is how many requests read flags or counts at once if a database outside of this process does the work.
+// waitingReads is how many requests read flags or counts at once if a database outside of this
+// process does the work.
 const waitingReads = 32
 
-// readTurns returns the turns of requests that read flags or counts. SQLite and documents are read in this process, so more of
-// them at once than there are processors would finish nothing sooner, and delay evaluations. There are at least two, so that
-// one long query does not hold up all others.
+// readTurns returns the turns of requests that read flags or counts. SQLite and documents are read
+// in this process, so more of them at once than there are processors would finish nothing sooner,
+// and delay evaluations. There are at least two, so that one long query does not hold up all
+// others.
 func readTurns(c *config.Config) budget.Turns {
 	if c.Database.Driver == config.DriverMySQL || c.Database.Driver == config.DriverPostgres || c.Datar.Store != "" {
 		return budget.NewTurns(waitingReads)
@@ -241,9 +245,9 @@ func (a *App) Start(ctx context.Context) error {
 	return nil
 }
 
-// BeginStop must be called when the server begins to stop, while requests are still served. From then on recorders
-// are flushed repeatedly. The generated server calls Stop only if all requests end in time, and counts must not
-// depend on that.
+// BeginStop must be called when the server begins to stop, while requests are still served. From
+// then on recorders are flushed repeatedly. The generated server calls Stop only if all requests
+// end in time, and counts must not depend on that.
 func (a *App) BeginStop() {
 	a.beginStop.Do(func() {
 		a.stopping.Store(true)
@@ -254,9 +258,9 @@ func (a *App) BeginStop() {
 	})
 }
 
-// Stop stops all components in the reverse order of New. Recorders deliver their remaining records, then the cache
-// and the database are closed. An error does not skip later steps; the errors are joined. ctx limits the waiting.
-// Further calls return the result of the first one.
+// Stop stops all components in the reverse order of New. Recorders deliver their remaining records,
+// then the cache and the database are closed. An error does not skip later steps; the errors are
+// joined. ctx limits the waiting. Further calls return the result of the first one.
 func (a *App) Stop(ctx context.Context) error {
 	a.stop.Do(func() {
 		a.endDraining()

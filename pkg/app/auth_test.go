@@ -77,7 +77,8 @@ func raw(t *testing.T, address, method, target string, header ...string) answer 
 	return answer{response.StatusCode, response.Header, content}
 }
 
-// hostilePaths lead to closed paths through open ones. Without a login, none of them may get a response of the API.
+// hostilePaths lead to closed paths through open ones. Without a login, none of them may get a
+// response of the API.
 var hostilePaths = []string{
 	"/api/v1/health/../export/sqlite",
 	"/api/v1/health/%2e%2e/export/sqlite",
@@ -158,7 +159,8 @@ func TestNoPathAvoidsTheLogin(t *testing.T) {
 	}
 }
 
-// With a login, the same paths are served as without access control at all: it neither opens nor closes more.
+// With a login, the same paths are served as without access control at all: it neither opens nor
+// closes more.
 func TestAccessControlLeavesRoutingAlone(t *testing.T) {
 	t.Parallel()
 	open := listen(t, nil)
@@ -183,7 +185,8 @@ func TestMethodsNeedTheLoginToo(t *testing.T) {
 	}
 }
 
-// OFREP accepts the server's login, also in the header of its API keys. Its keys close paths that are open otherwise.
+// OFREP accepts the server's login, also in the header of its API keys. Its keys close paths that
+// are open otherwise.
 func TestLoginsOfOFREP(t *testing.T) {
 	t.Parallel()
 	token := signed(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"sub": "ann"})
@@ -479,7 +482,8 @@ func TestWhoMadeAChange(t *testing.T) {
 	}
 }
 
-// FuzzNoPathAvoidsTheLogin searches for spellings of closed paths that get a response without a login.
+// FuzzNoPathAvoidsTheLogin searches for spellings of closed paths that get a response without a
+// login.
 func FuzzNoPathAvoidsTheLogin(f *testing.F) {
 	for _, target := range hostilePaths {
 		f.Add(target)

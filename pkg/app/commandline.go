@@ -24,9 +24,9 @@ type CommandLine struct {
 // ErrPrinted ends the process with exit code 0, after --help or --version printed its text.
 var ErrPrinted = errors.New("the command line only printed a text")
 
-// Parse parses the arguments into the options and, to check them, into server, a generated server that is not used
-// afterward. The texts of --help and --version are written to out, and the error is then ErrPrinted. Positional
-// arguments are an error.
+// Parse parses the arguments into the options and, to check them, into server, a generated server
+// that is not used afterward. The texts of --help and --version are written to out, and the error
+// is then ErrPrinted. Positional arguments are an error.
 func (l *CommandLine) Parse(server any, arguments []string, out io.Writer) error {
 	parser := flags.NewNamedParser("flagr-server", flags.HelpFlag|flags.PassDoubleDash)
 	if _, err := parser.AddGroup("Options of the listeners", "", server); err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog"
 )
 
-// TestWhatIsCountedHasTheSameNumbers: eval, datar and evallog do not import each other, and convert outcomes and the
-// bits of Asked by their numbers.
+// TestWhatIsCountedHasTheSameNumbers: eval, datar and evallog do not import each other, and convert
+// outcomes and the bits of Asked by their numbers.
 func TestWhatIsCountedHasTheSameNumbers(t *testing.T) {
 	t.Parallel()
 	for outcome, name := range map[eval.Outcome]string{

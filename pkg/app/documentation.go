@@ -18,13 +18,14 @@ import (
 // descriptionPath is where the generated API serves its description.
 const descriptionPath = "/swagger.json"
 
-// noPage prevents the generated API from serving its own page, which would load its viewer from another host.
+// noPage prevents the generated API from serving its own page, which would load its viewer from
+// another host.
 func noPage(...docui.Option) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler { return next }
 }
 
-// document serves the documentation at basePath/docs. It links to the description with a relative path, so it works
-// below any prefix.
+// document serves the documentation at basePath/docs. It links to the description with a relative
+// path, so it works below any prefix.
 func document(api http.Handler, basePath string, logger *slog.Logger) http.Handler {
 	render := sync.OnceValues(func() (*web.Constant, error) {
 		description, err := describedBy(api)
@@ -53,8 +54,8 @@ func document(api http.Handler, basePath string, logger *slog.Logger) http.Handl
 	})
 }
 
-// describe serves the API's description, with the prefix in its paths, as clients see them. Without a description, it is
-// the one that the API serves.
+// describe serves the API's description, with the prefix in its paths, as clients see them. Without
+// a description, it is the one that the API serves.
 func describe(api http.Handler, description []byte, basePath, prefix string) http.Handler {
 	if description == nil {
 		var err error

@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// edge is the middleware between the listener and the API. Parts that are turned off are nil and cost nothing.
+// edge is the middleware between the listener and the API. Parts that are turned off are nil and
+// cost nothing.
 type edge struct {
 	config *config.Config
 	logger *slog.Logger
@@ -54,9 +55,9 @@ func newEdge(c *config.Config, logger *slog.Logger, access web.AccessLog, m *met
 	return e, nil
 }
 
-// handler wraps the API, from the inside to the outside. Access control sees paths as the router does, without the
-// web prefix. Headers that browsers must see on every response, including rejections, are further out. Metrics and
-// logs are outermost.
+// handler wraps the API, from the inside to the outside. Access control sees paths as the router
+// does, without the web prefix. Headers that browsers must see on every response, including
+// rejections, are further out. Metrics and logs are outermost.
 func (e *edge) handler(api http.Handler) http.Handler {
 	api = web.LimitBody(web.MaxBodyBytes, e.bodies, web.AnswerHead([]string{e.basePath + "/health", e.basePath + "/ready"}, web.NameRoutes(e.basePath, api)))
 	routes := web.Routes{

@@ -39,7 +39,8 @@ func newApp(b *testing.B, environ map[string]string) *app.App {
 	return a
 }
 
-// BenchmarkEdge measures what a request pays before it reaches the API and after: the table in docs/operations.md.
+// BenchmarkEdge measures what a request pays before it reaches the API and after: the table in
+// docs/operations.md.
 func BenchmarkEdge(b *testing.B) {
 	off := map[string]string{"FLAGR_CORS_ENABLED": "false", "FLAGR_PPROF_ENABLED": "false", "FLAGR_MIDDLEWARE_GZIP_ENABLED": "false",
 		"FLAGR_MIDDLEWARE_VERBOSE_LOGGER_ENABLED": "false"}
@@ -95,7 +96,8 @@ const benchmarkFlags = `{"Flags":[{"ID":1,"Key":"bench","Enabled":true,"DataReco
 {"ID":2,"Rank":1,"RolloutPercent":100,"Constraints":[{"ID":2,"Property":"age","Operator":"GTE","Value":"18"}],"Distributions":[{"ID":2,"VariantID":2,"VariantKey":"b","Percent":100}]}],
 "Variants":[{"ID":1,"Key":"a","Attachment":{"color":"#1f6feb"}},{"ID":2,"Key":"b","Attachment":{"color":"#1f6feb"}}]}]}`
 
-// BenchmarkWholeEvaluation measures a plain evaluation from the listener to the response, with and without a client that accepts gzip.
+// BenchmarkWholeEvaluation measures a plain evaluation from the listener to the response, with and
+// without a client that accepts gzip.
 func BenchmarkWholeEvaluation(b *testing.B) {
 	const body = `{"entityID":"user-1001","entityType":"user","entityContext":{"age":30,"country":"FR"},"flagKey":"bench"}`
 	for _, encoding := range []string{"identity", "gzip"} {

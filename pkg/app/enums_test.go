@@ -13,8 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
 )
 
-// typeOfEnum has, for each enum of a definition in swagger.yaml, the type whose constants are its values, or "" if its values
-// have no type.
+// typeOfEnum has, for each enum of a definition in swagger.yaml, the type whose constants are its
+// values, or "" if its values have no type.
 var typeOfEnum = map[string]string{
 	"datarAdvice.do":                          "insight.Do",
 	"datarCanDelete.answer":                   "insight.Answer",
@@ -55,8 +55,8 @@ var typeOfEnum = map[string]string{
 	"readinessRecorder.status":                "",
 }
 
-// TestDescriptionHasAllValues compares the enums of swagger.yaml with the constants of the code: a new outcome, finding, code of
-// a rejected row or kind of change is in both.
+// TestDescriptionHasAllValues compares the enums of swagger.yaml with the constants of the code: a
+// new outcome, finding, code of a rejected row or kind of change is in both.
 func TestDescriptionHasAllValues(t *testing.T) {
 	t.Parallel()
 	type schema struct {

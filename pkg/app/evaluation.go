@@ -14,8 +14,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// newService creates the service that all evaluation endpoints use. Further observers are called after the
-// observers of the meters.
+// newService creates the service that all evaluation endpoints use. Further observers are called
+// after the observers of the meters.
 func (a *App) newService(ctx context.Context, c *config.Config, m *meters, further []func(*eval.Result)) *eval.Service {
 	observers := slices.Concat(m.evaluations, further)
 	var recorder eval.Recorder // nil if no recorder is on, so that no exposure counts as recorded
@@ -51,7 +51,8 @@ func observeAll(observers []func(*eval.Result)) func(*eval.Result) {
 	}
 }
 
-// handlerOptions returns the dependencies of the API. The database is nil if flags come from a JSON document.
+// handlerOptions returns the dependencies of the API. The database is nil if flags come from a JSON
+// document.
 func (a *App) handlerOptions(c *config.Config, service *eval.Service, db *store.Store, d *counting) handler.Options {
 	o := handler.Options{
 		Eval:             service,

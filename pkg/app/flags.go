@@ -25,8 +25,8 @@ func (a *App) newWebhook(c config.Notification) *notification.Webhook {
 		RetryMax:   c.RetryMax,
 		Logger:     a.logger,
 	})
-	// It stops after the recorders, so that a hanging receiver does not take the time that they need to store their
-	// counts.
+	// It stops after the recorders, so that a hanging receiver does not take the time that they
+	// need to store their counts.
 	a.onStop("notifications", flushOnStop("webhook", webhookStopTimeout, a.logger, w.Stop))
 	return w
 }
@@ -76,7 +76,8 @@ func (a *App) newCache(c config.EvalCache, source evalcache.FlagSource) *evalcac
 		Logger:          a.logger,
 	}
 	if a.ownsProcess {
-		// Otherwise the old flags, and the memory for reading the new ones, stay until the heap has doubled.
+		// Otherwise the old flags, and the memory for reading the new ones, stay until the heap has
+		// doubled.
 		o.Swapped = runtime.GC
 	}
 	cache := evalcache.New(source, o)

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -102,8 +103,8 @@ func TestThePluginIsLight(t *testing.T) {
 	}
 }
 
-// heavy are dependencies on other modules, and on net/http, that a package must not have, not even through others. A rule
-// is for the packages below as well, unless these have one of their own.
+// heavy are dependencies on other modules, and on net/http, that a package must not have, not even
+// through others. A rule is for the packages below as well, unless these have one of their own.
 var heavy = map[string][]string{
 	"apidoc":        {"net/http", "gorm.io", "github.com/go-openapi"},
 	"budget":        {"net/http", "gorm.io", "github.com/go-openapi"},
@@ -122,8 +123,8 @@ var heavy = map[string][]string{
 	"ui/chart":      {"net/http", "gorm.io", "github.com/go-openapi"},
 }
 
-// contents are imports that show that a package contains something, by the word for it in the column "does not contain"
-// of docs/architecture.md.
+// contents are imports that show that a package contains something, by the word for it in the
+// column "does not contain" of docs/architecture.md.
 var contents = map[string][]string{
 	"HTTP":      {"net/http"},
 	"SQL":       {"gorm.io", "github.com/glebarez", "github.com/go-sql-driver", "github.com/jackc"},
@@ -156,7 +157,8 @@ func architectureTable(t *testing.T, header ...string) (rows [][]string) {
 	return markdownTable(t, "docs/architecture.md", header...)
 }
 
-// markdownTable returns the cells of the table with the header in a document, which is named by its path from the top folder.
+// markdownTable returns the cells of the table with the header in a document, which is named by its
+// path from the top folder.
 func markdownTable(t *testing.T, document string, header ...string) (rows [][]string) {
 	t.Helper()
 	_, after, ok := strings.Cut(readTop(t, document), "\n| "+strings.Join(header, " | ")+" |\n")
@@ -186,8 +188,8 @@ func readTop(t *testing.T, name string) string {
 	return string(text)
 }
 
-// longest returns the index of the row for a package: the one that names it, or else the one that names the longest folder
-// above it and the packages below. It returns -1 if there is none.
+// longest returns the index of the row for a package: the one that names it, or else the one that
+// names the longest folder above it and the packages below. It returns -1 if there is none.
 func longest(rows []folders, pkg string) int {
 	best, length := -1, -1
 	for i, row := range rows {
@@ -273,7 +275,8 @@ func TestImportDirections(t *testing.T) {
 	}
 }
 
-// TestImportsOfOtherModules checks what packages import of other modules against the table of docs/architecture.md.
+// TestImportsOfOtherModules checks what packages import of other modules against the table of
+// docs/architecture.md.
 func TestImportsOfOtherModules(t *testing.T) {
 	t.Parallel()
 	table := architectureTable(t, "package", "other modules")
@@ -329,8 +332,9 @@ func TestPackagesDependOnNothingHeavy(t *testing.T) {
 	}
 }
 
-// TestPackagesContainNothingElse checks what the table of docs/architecture.md says that packages do not contain, as far as
-// imports show it: packages, and the words of contents. A word can have exceptions in parentheses.
+// TestPackagesContainNothingElse checks what the table of docs/architecture.md says that packages
+// do not contain, as far as imports show it: packages, and the words of contents. A word can have
+// exceptions in parentheses.
 func TestPackagesContainNothingElse(t *testing.T) {
 	t.Parallel()
 	table := architectureTable(t, "package", "contains", "does not contain")
@@ -363,7 +367,8 @@ func TestPackagesContainNothingElse(t *testing.T) {
 	}
 }
 
-// Functions of pkg/insight get the time from their callers, so that the same counts give the same answer.
+// Functions of pkg/insight get the time from their callers, so that the same counts give the same
+// answer.
 func TestOnlyCallersOfInsightReadTheClock(t *testing.T) {
 	t.Parallel()
 	for name, file := range sources(t) {
@@ -396,7 +401,8 @@ func TestOnlyTheWiringImportsApp(t *testing.T) {
 // parsed is the result of parse, once for all tests.
 var parsed = sync.OnceValues(parse)
 
-// sources returns the files under pkg that are no tests, by their path under pkg. Do not change them.
+// sources returns the files under pkg that are no tests, by their path under pkg. Do not change
+// them.
 func sources(t *testing.T) map[string]*ast.File {
 	t.Helper()
 	files, err := parsed()
@@ -441,9 +447,9 @@ func TestOnlyConfigReadsTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestNoPackageLevelState allows package variables only where nothing can change them, or where nothing does: error
-// sentinels, compiled patterns, interface assertions, embedded files, and tables that no code of the package writes: literals, and
-// arrays that a function literal computes.
+// TestNoPackageLevelState allows package variables only where nothing can change them, or where
+// nothing does: error sentinels, compiled patterns, interface assertions, embedded files, and
+// tables that no code of the package writes: literals, and arrays that a function literal computes.
 func TestNoPackageLevelState(t *testing.T) {
 	t.Parallel()
 	tables := map[string][]string{} // by folder, the variables that hold literals
@@ -509,8 +515,8 @@ func computesArray(call *ast.CallExpr) bool {
 	return ok && array.Len != nil
 }
 
-// TestLocksShowInNames requires that a mutex is embedded in a field "mu struct { sync.Mutex; ... }" with what it protects.
-// A mutex of another name protects something that is no field.
+// TestLocksShowInNames requires that a mutex is embedded in a field "mu struct { sync.Mutex; ... }"
+// with what it protects. A mutex of another name protects something that is no field.
 func TestLocksShowInNames(t *testing.T) {
 	t.Parallel()
 	protectNoField := map[string]string{
@@ -557,7 +563,8 @@ func directives(comment *ast.CommentGroup) string {
 	return strings.Join(lines, "\n")
 }
 
-// writtenBy lists the expressions that a statement assigns to, takes the address of, deletes from or clears.
+// writtenBy lists the expressions that a statement assigns to, takes the address of, deletes from
+// or clears.
 func writtenBy(n ast.Node) []ast.Expr {
 	switch n := n.(type) {
 	case *ast.AssignStmt:
@@ -578,7 +585,8 @@ func writtenBy(n ast.Node) []ast.Expr {
 	return nil
 }
 
-// root is the variable that an expression such as table[key].field begins with, nil if it begins with something else.
+// root is the variable that an expression such as table[key].field begins with, nil if it begins
+// with something else.
 func root(e ast.Expr) *ast.Ident {
 	for {
 		switch x := e.(type) {
@@ -678,8 +686,63 @@ func TestOnlyShortFunctions(t *testing.T) {
 	}
 }
 
-// TestTextsUseAmericanWords finds British spellings, and words that the project has replaced, in documents, in the texts of the
-// pages, and in comments.
+// Widths in characters; a tab counts as four.
+const (
+	maxCommentWidth  = 100
+	maxDocumentWidth = 120
+)
+
+// TestCommentsAndDocumentsAreNarrow measures lines that are comments, except preformatted ones and
+// outputs of examples, and lines of documents, except tables, code and definitions of links.
+func TestCommentsAndDocumentsAreNarrow(t *testing.T) {
+	t.Parallel()
+	check := func(path string, number, most int, line string) {
+		if width := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")); width > most {
+			t.Errorf("%s:%d has %d characters, want at most %d", path, number, width, most)
+		}
+	}
+	preformatted := regexp.MustCompile(`^\s*//(\t|  |go:|nolint| Output:)`)
+	listed := regexp.MustCompile(`^\s*//\s+([-*]|\d+\.) `)
+	table := regexp.MustCompile(`^\s*\||^\[`)
+	fence := regexp.MustCompile("^\\s*```")
+	lines := func(path string) []string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(string(text), "\n")
+	}
+	for _, folder := range []string{"pkg", "integration_tests", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"} {
+		err := filepath.WalkDir(filepath.Join(top, folder), func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil || entry.IsDir():
+			case strings.HasSuffix(path, ".go") && !strings.Contains(path, "hostserver"):
+				for i, line := range lines(path) {
+					if strings.HasPrefix(strings.TrimSpace(line), "//") && (!preformatted.MatchString(line) || listed.MatchString(line)) {
+						check(path, i+1, maxCommentWidth, line)
+					}
+				}
+			case strings.HasSuffix(path, ".md"):
+				code := false
+				for i, line := range lines(path) {
+					if fence.MatchString(line) {
+						code = !code
+					}
+					if !code && !table.MatchString(line) {
+						check(path, i+1, maxDocumentWidth, line)
+					}
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTextsUseAmericanWords finds British spellings, and words that the project has replaced, in
+// documents, in the texts of the pages, and in comments.
 func TestTextsUseAmericanWords(t *testing.T) {
 	t.Parallel()
 	replaced := regexp.MustCompile(`^(?:doors?|nobody|centre\w*|colour\w*|behaviour\w*|neighbour\w*|favour\w*|honour\w*|labell\w*|cancell\w*|modell\w*|` +

@@ -89,7 +89,8 @@ func TestHistoryPagesGoOnBeyondLargeVersions(t *testing.T) {
 	}
 }
 
-// TestServersStartOnLargePatterns stores thirty patterns of 21 KB by SQL, which would take more than 3 GB, and starts on them.
+// TestServersStartOnLargePatterns stores thirty patterns of 21 KB by SQL, which would take more
+// than 3 GB, and starts on them.
 func TestServersStartOnLargePatterns(t *testing.T) {
 	t.Parallel()
 	a, file, _ := setup(t, nil)

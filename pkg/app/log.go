@@ -47,15 +47,15 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 }
 
 const (
-	// maxLogValue is the maximum length of a value in a log line, in bytes. Clients control the length of paths,
-	// keys and headers.
+	// maxLogValue is the maximum length of a value in a log line, in bytes. Clients control the
+	// length of paths, keys and headers.
 	maxLogValue = 256
 	// maxLogText is the same for messages and errors.
 	maxLogText = 4 << 10
 )
 
-// cutValue truncates values of log lines and marks the cut. Stacks of panics stay whole, because clients do not
-// control them.
+// cutValue truncates values of log lines and marks the cut. Stacks of panics stay whole, because
+// clients do not control them.
 func cutValue(_ []string, a slog.Attr) slog.Attr {
 	longest := maxLogValue
 	var text string

@@ -33,7 +33,8 @@ func TestValuesOfLogLinesAreCut(t *testing.T) {
 	}
 }
 
-// TestWhatClientsSendIsCutInTheAccessLog has a path and a request ID that are as long as a client makes them.
+// TestWhatClientsSendIsCutInTheAccessLog has a path and a request ID that are as long as a client
+// makes them.
 func TestWhatClientsSendIsCutInTheAccessLog(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", config.FormatJSON} {
@@ -49,7 +50,8 @@ func TestWhatClientsSendIsCutInTheAccessLog(t *testing.T) {
 	}
 }
 
-// TestErrorsOfConnectionsAreLoggedInTheConfiguredFormat has what net/http reports, such as a failed handshake.
+// TestErrorsOfConnectionsAreLoggedInTheConfiguredFormat has what net/http reports, such as a failed
+// handshake.
 func TestErrorsOfConnectionsAreLoggedInTheConfiguredFormat(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", config.FormatJSON} {

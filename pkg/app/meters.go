@@ -101,8 +101,8 @@ func (m *meters) trace(c *config.Config) error {
 	return m.prometheus.Register(metrics.NewEvents(tracer.Events))
 }
 
-// watch exports the statistics of the evaluation cache, the streams and Datar's engine, which is nil if Datar is
-// off.
+// watch exports the statistics of the evaluation cache, the streams and Datar's engine, which is
+// nil if Datar is off.
 func (m *meters) watch(cache *evalcache.Cache, recorders *handler.DataRecorders, engine *datar.Engine, now func() time.Time) error {
 	if m.prometheus == nil {
 		return nil
@@ -130,13 +130,13 @@ func (m *meters) watchOFREP(h *ofrep.Handler) error {
 // flushTimeout limits how long the server waits for a receiver of reports when it stops.
 const (
 	flushTimeout = 2 * time.Second
-	// webhookStopTimeout is longer, because a lost change is not repeated, while metrics are followed by newer
-	// ones.
+	// webhookStopTimeout is longer, because a lost change is not repeated, while metrics are
+	// followed by newer ones.
 	webhookStopTimeout = 5 * time.Second
 )
 
-// flushOnStop is a step of Stop that sends the remaining reports, metrics or notifications to a receiver. If the
-// receiver does not accept them, this is logged and is not an error of the server.
+// flushOnStop is a step of Stop that sends the remaining reports, metrics or notifications to a
+// receiver. If the receiver does not accept them, this is logged and is not an error of the server.
 func flushOnStop(receiver string, timeout time.Duration, logger *slog.Logger, send func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)

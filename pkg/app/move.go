@@ -14,8 +14,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// MoveCounts copies the counts in the database of the flags to the store that FLAGR_RECORDER_DATAR_STORE names, and compares
-// them: see chstore.Store.Move. Progress is logged to stderr.
+// MoveCounts copies the counts in the database of the flags to the store that
+// FLAGR_RECORDER_DATAR_STORE names, and compares them: see chstore.Store.Move. Progress is logged
+// to stderr.
 func MoveCounts(ctx context.Context, c *config.Config) (err error) {
 	if c.Datar.Store == "" {
 		return errors.New("--move-counts: FLAGR_RECORDER_DATAR_STORE is empty, want the clickhouse:// or clickhouses:// URL that counts are copied to")

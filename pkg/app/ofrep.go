@@ -61,8 +61,8 @@ func (e *edge) accessOFREP() ofrep.Access {
 	return access
 }
 
-// callersOFREP tells h who sends a request, and the access log which API key h found. With API keys, only a login
-// opens paths that are open otherwise.
+// callersOFREP tells h who sends a request, and the access log which API key h found. With API
+// keys, only a login opens paths that are open otherwise.
 func (e *edge) callersOFREP(h http.Handler) http.Handler {
 	keys := len(e.config.OFREP.Keys()) > 0
 	if !keys && !e.access.on() {

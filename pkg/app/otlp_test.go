@@ -104,7 +104,8 @@ const otlpFlags = `{"Flags":[
 	{"ID":3,"Key":"old","SnapshotID":12,"Variants":[{"ID":1,"Key":"x"}]}
 ]}`
 
-// TestTelemetryOfEvaluations reads what an OTLP receiver gets. The exporters read the process environment.
+// TestTelemetryOfEvaluations reads what an OTLP receiver gets. The exporters read the process
+// environment.
 func TestTelemetryOfEvaluations(t *testing.T) {
 	const sampled, unsampled = "traceparent: 00-5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174-01", "traceparent: 00-5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174-00"
 	play := func(t *testing.T, mode string, more map[string]string) *collector {

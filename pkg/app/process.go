@@ -24,8 +24,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
-// Process starts an App once its listeners are bound. So if a port is taken, no database is opened and no file is
-// created. It is the http.Handler that the generated server gets before it listens.
+// Process starts an App once its listeners are bound. So if a port is taken, no database is opened
+// and no file is created. It is the http.Handler that the generated server gets before it listens.
 type Process struct {
 	config *config.Config
 	api    *operations.FlagrAPI
@@ -40,11 +40,11 @@ type Process struct {
 	handler http.Handler // once started
 }
 
-// NewProcess prepares a server for Listening. It takes over the process: output of the standard log package is
-// written in the configured format.
+// NewProcess prepares a server for Listening. It takes over the process: output of the standard log
+// package is written in the configured format.
 //
-// The API gets the routes of its flattened description instead of the document that it was created with, so that the
-// document can be freed.
+// The API gets the routes of its flattened description instead of the document that it was created
+// with, so that the document can be freed.
 func NewProcess(c *config.Config, api *operations.FlagrAPI, description, flat []byte, line CommandLine) (*Process, error) {
 	routes, err := apidoc.Routes(flat)
 	if err != nil {
@@ -64,8 +64,8 @@ func NewProcess(c *config.Config, api *operations.FlagrAPI, description, flat []
 // ServeHTTP must only be called after Listening.
 func (p *Process) ServeHTTP(rw http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(rw, r) }
 
-// Listening is called for each listener after it is bound and before it accepts connections. The first call starts
-// the App. address is the address of the listener.
+// Listening is called for each listener after it is bound and before it accepts connections. The
+// first call starts the App. address is the address of the listener.
 func (p *Process) Listening(server *http.Server, scheme, address string) error {
 	p.start.Do(func() { p.err = p.run(scheme, address) })
 	if p.err != nil {
@@ -85,11 +85,12 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 // connectionsInTurn is the number of connections that are accepted in a row.
 const connectionsInTurn = 8
 
-// inTurn returns a function that is called for each accepted connection before the next one is accepted. After every
-// connectionsInTurn of them, it lets those run first. Otherwise thousands of connections that arrive at once are all waiting for a
-// processor before a request on an older connection. If each connection were let run before the next one, new ones would wait
-// for hundreds of milliseconds beside clients that open and close connections all the time: the goroutine that accepts is the last
-// of all that are ready to run.
+// inTurn returns a function that is called for each accepted connection before the next one is
+// accepted. After every connectionsInTurn of them, it lets those run first. Otherwise thousands of
+// connections that arrive at once are all waiting for a processor before a request on an older
+// connection. If each connection were let run before the next one, new ones would wait for hundreds
+// of milliseconds beside clients that open and close connections all the time: the goroutine that
+// accepts is the last of all that are ready to run.
 func inTurn() func(context.Context, net.Conn) context.Context {
 	var accepted atomic.Uint64
 	return func(ctx context.Context, _ net.Conn) context.Context {
@@ -100,7 +101,8 @@ func inTurn() func(context.Context, net.Conn) context.Context {
 	}
 }
 
-// run starts the App. A signal aborts the start, as it would end a process without a signal handler.
+// run starts the App. A signal aborts the start, as it would end a process without a signal
+// handler.
 func (p *Process) run(scheme, address string) error {
 	interrupted, release := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer release()

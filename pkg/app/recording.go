@@ -44,8 +44,8 @@ func selectedRecorders(c *config.Config) handler.SelectedRecorders {
 	return handler.SelectedRecorders{Enabled: c.Recorder.Enabled, Types: c.Recorder.Types}
 }
 
-// newCounting opens the store and creates the engine, if Datar is selected. If there is no database, so that db is
-// nil, and no central server, Datar stays off.
+// newCounting opens the store and creates the engine, if Datar is selected. If there is no
+// database, so that db is nil, and no central server, Datar stays off.
 func newCounting(ctx context.Context, c *config.Config, db *store.Store, logger *slog.Logger, now func() time.Time) (*counting, error) {
 	d := &counting{allFlags: c.Datar.Flags == config.DatarFlagsAll}
 	if !selectedRecorders(c).Datar() {
@@ -121,8 +121,8 @@ func (d *counting) recorder() *handler.DatarRecorder {
 	return handler.NewDatarRecorder(handler.DatarOptions{Engine: d.engine, Forward: d.forward, AllFlags: d.allFlags})
 }
 
-// journalOptions makes a folder mandatory only if it is configured: the default must not prevent a start where no
-// file can be written.
+// journalOptions makes a folder mandatory only if it is configured: the default must not prevent a
+// start where no file can be written.
 func journalOptions(dir string) datar.JournalOptions {
 	switch dir {
 	case config.JournalOff:
@@ -134,8 +134,9 @@ func journalOptions(dir string) datar.JournalOptions {
 	}
 }
 
-// newStreams creates the selected streaming recorders. An error is about the configuration; an unreachable broker
-// is not an error. With an error it also returns the streams created before, which must be closed.
+// newStreams creates the selected streaming recorders. An error is about the configuration; an
+// unreachable broker is not an error. With an error it also returns the streams created before,
+// which must be closed.
 func newStreams(ctx context.Context, c *config.Config, logger *slog.Logger) ([]*handler.StreamRecorder, error) {
 	queue := handler.QueueOptions{Records: c.Recorder.QueueRecords, Bytes: int64(c.Recorder.QueueBytes), Logger: logger}
 	var streams []*handler.StreamRecorder

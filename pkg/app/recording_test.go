@@ -82,7 +82,8 @@ func TestWhichRecordersAreConstructed(t *testing.T) {
 	}
 }
 
-// newFor makes an App on an empty SQLite file, with recorders switched on, and stops it after the test.
+// newFor makes an App on an empty SQLite file, with recorders switched on, and stops it after the
+// test.
 func newFor(t *testing.T, environ map[string]string) (*App, *strings.Builder, error) {
 	t.Helper()
 	merged := map[string]string{
@@ -132,7 +133,8 @@ func TestWhatIsWrongWithAStreamStopsTheStart(t *testing.T) {
 	}
 }
 
-// config imports no other package, so the limits that it repeats are compared with those of the engine and of Kinesis.
+// config imports no other package, so the limits that it repeats are compared with those of the
+// engine and of Kinesis.
 func TestLimitsOfTheConfigurationAreThoseOfTheEngine(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -11,8 +11,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// sentryHandler sends log records of level error to Sentry, in addition to the handler that writes them. These
-// include panics and internal errors of requests.
+// sentryHandler sends log records of level error to Sentry, in addition to the handler that writes
+// them. These include panics and internal errors of requests.
 type sentryHandler struct {
 	slog.Handler
 	hub   *sentry.Hub

@@ -12,12 +12,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/store"
 )
 
-// minSecretBytes is the minimum length of an HS256 secret that is as strong as its hash, in bytes (RFC 7518,
-// section 3.2).
+// minSecretBytes is the minimum length of an HS256 secret that is as strong as its hash, in bytes
+// (RFC 7518, section 3.2).
 const minSecretBytes = 32
 
-// logStart logs one line about the started server and its address, and a warning for each setting that is likely a
-// mistake.
+// logStart logs one line about the started server and its address, and a warning for each setting
+// that is likely a mistake.
 func (a *App) logStart(c *config.Config, address string) {
 	recorders := "off"
 	if c.Recorder.Enabled && len(c.Recorder.Types) > 0 {

@@ -17,9 +17,10 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi"
 )
 
-// statement is a limit that a text states. The groups of pattern match its numbers. limits has, for each of them, a constant
-// with its package below pkg, or a variable, whose default is meant. A second word is the unit of the number. Without limits,
-// only the generated code enforces the number, and all matches must agree.
+// statement is a limit that a text states. The groups of pattern match its numbers. limits has, for
+// each of them, a constant with its package below pkg, or a variable, whose default is meant. A
+// second word is the unit of the number. Without limits, only the generated code enforces the
+// number, and all matches must agree.
 type statement struct {
 	pattern string
 	limits  []string
@@ -112,7 +113,8 @@ var ofStrings = []statement{
 	{`_SECRET is shorter than (\d+) bytes`, []string{"app.minSecretBytes"}},
 }
 
-// ofOperations has, for each row of the table of limits in docs/operations.md, the limits that it states.
+// ofOperations has, for each row of the table of limits in docs/operations.md, the limits that it
+// states.
 var ofOperations = map[string][]string{
 	"request body":          {"web.MaxBodyBytes MiB", "datar/ingest.MaxBytes MiB", "web.MaxPprofBodyBytes KiB"},
 	"JSON values in a body": {"budget.MaxValues"},
@@ -177,8 +179,8 @@ var ofOperations = map[string][]string{
 	"live tails":                                                         {"insight.TailListeners", "insight.tailQueue", "insight.maxTailEntity"},
 }
 
-// TestDescriptionStatesTheLimits compares the numbers in swagger.yaml with the limits of the code. It also finds numbers
-// in the words of a limit that ofDescription lacks.
+// TestDescriptionStatesTheLimits compares the numbers in swagger.yaml with the limits of the code.
+// It also finds numbers in the words of a limit that ofDescription lacks.
 func TestDescriptionStatesTheLimits(t *testing.T) {
 	t.Parallel()
 	var description any
@@ -209,8 +211,8 @@ func TestDescriptionStatesTheLimits(t *testing.T) {
 	}
 }
 
-// eachText calls f with each text for people in a part of the description, and with "name keyword number" for each keyword
-// that limits a length. Space is single. name is that of the part.
+// eachText calls f with each text for people in a part of the description, and with "name keyword
+// number" for each keyword that limits a length. Space is single. name is that of the part.
 func eachText(part any, name string, f func(string)) {
 	switch part := part.(type) {
 	case []any:
@@ -242,8 +244,8 @@ func TestPagesStateTheLimits(t *testing.T) {
 	checkStatements(t, "pkg/catalog/en.txt", strings.Split(readTop(t, "pkg/catalog/en.txt"), "\n"), ofCatalog)
 }
 
-// TestOperationsStateTheLimits compares all numbers in the table of limits in docs/operations.md with those of the code, except
-// measured numbers, which follow the word about, and statuses.
+// TestOperationsStateTheLimits compares all numbers in the table of limits in docs/operations.md
+// with those of the code, except measured numbers, which follow the word about, and statuses.
 func TestOperationsStateTheLimits(t *testing.T) {
 	t.Parallel()
 	code := newConstants(t)
@@ -279,7 +281,8 @@ func TestOperationsStateTheLimits(t *testing.T) {
 	}
 }
 
-// TestStringsStateTheLimits compares numbers in strings of the code: errors, responses, and what variables accept.
+// TestStringsStateTheLimits compares numbers in strings of the code: errors, responses, and what
+// variables accept.
 func TestStringsStateTheLimits(t *testing.T) {
 	t.Parallel()
 	var texts []string

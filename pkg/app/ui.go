@@ -8,7 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// newPages creates the pages. They are read-only if there is no store, or if the server only evaluates.
+// newPages creates the pages. They are read-only if there is no store, or if the server only
+// evaluates.
 func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writable bool, db *store.Store, counting *counting, answers *answers) (*ui.UI, error) {
 	o := ui.Options{
 		Snapshots:       a.cache,

@@ -70,7 +70,8 @@ func TestPagesCanBeSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestPagesOfAWholeServer creates, switches on and shows a flag, with the name of who did it, and behind a prefix.
+// TestPagesOfAWholeServer creates, switches on and shows a flag, with the name of who did it, and
+// behind a prefix.
 func TestPagesOfAWholeServer(t *testing.T) {
 	t.Parallel()
 	address := listen(t, map[string]string{"FLAGR_WEB_PREFIX": "/shop", "FLAGR_HEADER_AUTH_ENABLED": "true", "FLAGR_EVALCACHE_REFRESHINTERVAL": "1h"})
@@ -121,9 +122,9 @@ func TestPagesOfAWholeServer(t *testing.T) {
 	}
 }
 
-// TestPagesOfCountsFromFlagr: Flagr, or an older version, wrote counts of variants into a database without the tables
-// of outcomes and versions. Numbers that follow from these counts are right. All others are shown as unknown, with
-// the reason, and never as 0.
+// TestPagesOfCountsFromFlagr: Flagr, or an older version, wrote counts of variants into a database
+// without the tables of outcomes and versions. Numbers that follow from these counts are right. All
+// others are shown as unknown, with the reason, and never as 0.
 func TestPagesOfCountsFromFlagr(t *testing.T) {
 	t.Parallel()
 	database := filepath.Join(t.TempDir(), "flagr.sqlite")

@@ -6,10 +6,12 @@ import (
 	"runtime/debug"
 )
 
-// Version is the version of the server. A test checks that CHANGELOG.md, swagger.yaml and other files state the same.
+// Version is the version of the server. A test checks that CHANGELOG.md, swagger.yaml and other
+// files state the same.
 const Version = "0.1.0"
 
-// versionText is the output of --version: the version, the revision if the build recorded one, and the platform.
+// versionText is the output of --version: the version, the revision if the build recorded one, and
+// the platform.
 func versionText() string {
 	revision := ""
 	if info, ok := debug.ReadBuildInfo(); ok {

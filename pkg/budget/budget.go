@@ -1,5 +1,5 @@
-// Package budget limits the memory that all requests use together: for their bodies while they are read and
-// decoded, and for what is read from the database for them.
+// Package budget limits the memory that all requests use together: for their bodies while they are
+// read and decoded, and for what is read from the database for them.
 package budget
 
 import (
@@ -14,30 +14,32 @@ import (
 
 // The sizes of the Memory that all requests of a server share.
 const (
-	// BodyBytes is for decoded request bodies. It fits two of the largest bodies, or a thousand of 20 KB.
+	// BodyBytes is for decoded request bodies. It fits two of the largest bodies, or a thousand of
+	// 20 KB.
 	BodyBytes = 160 << 20
-	// AnswerBytes is for flags and snapshots that are read for responses and pages. It fits two of the largest
-	// histories, or four of the largest pages of a list.
+	// AnswerBytes is for flags and snapshots that are read for responses and pages. It fits two of
+	// the largest histories, or four of the largest pages of a list.
 	AnswerBytes = 96 << 20
-	// CountsBytes is for batches of counts that are being read or applied. It fits 60 of the largest batches, or a
-	// thousand typical ones.
+	// CountsBytes is for batches of counts that are being read or applied. It fits 60 of the
+	// largest batches, or a thousand typical ones.
 	CountsBytes = 64 << 20
 )
 
 const (
-	// MaxValues is the maximum number of JSON values of a body. A batch of 10,000 entities with 50 properties each
-	// has half as many.
+	// MaxValues is the maximum number of JSON values of a body. A batch of 10,000 entities with 50
+	// properties each has half as many.
 	MaxValues = 1_000_000
-	// bytesPerByte is the cost of a byte of a body: once where it is read, once in the decoder's growing buffer,
-	// once in the buffer that it is copied from, and once in the decoded strings.
+	// bytesPerByte is the cost of a byte of a body: once where it is read, once in the decoder's
+	// growing buffer, once in the buffer that it is copied from, and once in the decoded strings.
 	bytesPerByte = 4
-	// bytesPerValue is the cost of a decoded JSON value in addition to its text: an interface, the header of a
-	// number or string, and its share of a map or slice with spare capacity.
+	// bytesPerValue is the cost of a decoded JSON value in addition to its text: an interface, the
+	// header of a number or string, and its share of a map or slice with spare capacity.
 	bytesPerValue = 48
 	// scarce is the part of the memory that must be free before a body is read.
 	scarce = 8
-	// yieldBytes is how much of a body is read before other goroutines run. Otherwise many large bodies that arrive at once
-	// would run for 100 ms before a small request. Yielding after each read costs a tenth of a batch of 60 KB.
+	// yieldBytes is how much of a body is read before other goroutines run. Otherwise many large
+	// bodies that arrive at once would run for 100 ms before a small request. Yielding after each
+	// read costs a tenth of a batch of 60 KB.
 	yieldBytes = 64 << 10
 )
 
@@ -62,7 +64,8 @@ func NewMemory(bytes int64) *Memory {
 	return m
 }
 
-// Take takes n bytes, or returns ErrExhausted and takes none. Each successful Take requires a Release.
+// Take takes n bytes, or returns ErrExhausted and takes none. Each successful Take requires a
+// Release.
 func (m *Memory) Take(n int64) error {
 	if m.free.Add(-n) < 0 {
 		m.free.Add(n)
@@ -74,8 +77,8 @@ func (m *Memory) Take(n int64) error {
 // Release returns n bytes.
 func (m *Memory) Release(n int64) { m.free.Add(n) }
 
-// Hold is memory that one request holds until its response is sent. It is for one goroutine. With a nil Memory, it takes
-// nothing.
+// Hold is memory that one request holds until its response is sent. It is for one goroutine. With a
+// nil Memory, it takes nothing.
 type Hold struct {
 	Memory *Memory
 	bytes  int64
@@ -112,7 +115,8 @@ type share struct {
 	memory *Memory
 	mu     struct {
 		sync.Mutex
-		// held is the sum of Add, and largest the largest AtLeast. taken is their sum, at most the whole Memory.
+		// held is the sum of Add, and largest the largest AtLeast. taken is their sum, at most the
+		// whole Memory.
 		held, largest, taken int64
 	}
 }
@@ -132,7 +136,8 @@ func (s *share) resizeLocked(held, largest int64) error {
 	return nil
 }
 
-// Share returns the context of a request that takes memory with AtLeast and Add, and a function that returns all of it.
+// Share returns the context of a request that takes memory with AtLeast and Add, and a function
+// that returns all of it.
 func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) {
 	s := &share{memory: m}
 	return context.WithValue(ctx, shareKey{}, s), func() {
@@ -143,9 +148,10 @@ func (m *Memory) Share(ctx context.Context) (_ context.Context, release func()) 
 	}
 }
 
-// AtLeast is for what a request has one after the other, such as the pages of a list: it raises the memory of the
-// context's request to n bytes, in addition to what Add took. A request that needs more than the whole Memory takes all of
-// it. The error is ErrExhausted. If the context is not from Share, as in background work, AtLeast takes nothing.
+// AtLeast is for what a request has one after the other, such as the pages of a list: it raises the
+// memory of the context's request to n bytes, in addition to what Add took. A request that needs
+// more than the whole Memory takes all of it. The error is ErrExhausted. If the context is not from
+// Share, as in background work, AtLeast takes nothing.
 func AtLeast(ctx context.Context, n int64) error {
 	s, ok := ctx.Value(shareKey{}).(*share)
 	if !ok {
@@ -159,8 +165,8 @@ func AtLeast(ctx context.Context, n int64) error {
 	return s.resizeLocked(s.mu.held, n)
 }
 
-// Add is for what a request keeps beside everything else: it takes n bytes more, or returns -n bytes of an earlier Add.
-// Otherwise it is like AtLeast. Returning bytes is no error.
+// Add is for what a request keeps beside everything else: it takes n bytes more, or returns -n
+// bytes of an earlier Add. Otherwise it is like AtLeast. Returning bytes is no error.
 func Add(ctx context.Context, n int64) error {
 	s, ok := ctx.Value(shareKey{}).(*share)
 	if !ok {
@@ -171,8 +177,8 @@ func Add(ctx context.Context, n int64) error {
 	return s.resizeLocked(max(0, s.mu.held+n), s.mu.largest)
 }
 
-// Body is a request body that takes memory as its bytes arrive, regardless of its announced length: for the bytes,
-// and for the JSON values in them. It is for one goroutine.
+// Body is a request body that takes memory as its bytes arrive, regardless of its announced length:
+// for the bytes, and for the JSON values in them. It is for one goroutine.
 type Body struct {
 	io.ReadCloser
 	memory *Memory
@@ -184,10 +190,11 @@ type Body struct {
 	err    error
 }
 
-// NewBody returns a Body that reads from body, which has at most length bytes. Call Release when the request is done.
+// NewBody returns a Body that reads from body, which has at most length bytes. Call Release when
+// the request is done.
 //
-// A body of at most MaxValues bytes cannot have more values. Its values are estimated, because that is up to 20
-// times as fast.
+// A body of at most MaxValues bytes cannot have more values. Its values are estimated, because that
+// is up to 20 times as fast.
 func NewBody(body io.ReadCloser, length int64, memory *Memory) *Body {
 	b := &Body{ReadCloser: body, memory: memory, count: estimate}
 	if length > MaxValues {
@@ -196,7 +203,8 @@ func NewBody(body io.ReadCloser, length int64, memory *Memory) *Body {
 	return b
 }
 
-// Read implements io.Reader. Its errors are those of the underlying body, ErrExhausted and ErrTooManyValues.
+// Read implements io.Reader. Its errors are those of the underlying body, ErrExhausted and
+// ErrTooManyValues.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
@@ -229,11 +237,12 @@ func (b *Body) Release() {
 	b.taken = 0
 }
 
-// Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of 3 KB can be a list of a
-// thousand objects, which takes as long as 100 KB of text.
+// Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of
+// 3 KB can be a list of a thousand objects, which takes as long as 100 KB of text.
 func Weight(body []byte) int { return len(body) + estimate(body)*bytesPerValue }
 
-// estimate returns at least as many values as counter.count: it also counts commas, colons and brackets in strings.
+// estimate returns at least as many values as counter.count: it also counts commas, colons and
+// brackets in strings.
 func estimate(text []byte) int {
 	return bytes.Count(text, []byte(",")) + bytes.Count(text, []byte(":")) + bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
 }
@@ -243,8 +252,8 @@ type counter struct {
 	inString, escaped bool
 }
 
-// count returns how many values begin in the text: one after each comma, colon and bracket outside of strings.
-// Empty lists and objects count twice, which is about their cost.
+// count returns how many values begin in the text: one after each comma, colon and bracket outside
+// of strings. Empty lists and objects count twice, which is about their cost.
 func (c *counter) count(text []byte) int {
 	values := 0
 	for len(text) > 0 {
@@ -271,8 +280,8 @@ func (c *counter) count(text []byte) int {
 	return values
 }
 
-// stringPart returns the length of the text up to its first quote or backslash, and that character, which is 0 if the
-// part has none.
+// stringPart returns the length of the text up to its first quote or backslash, and that character,
+// which is 0 if the part has none.
 func stringPart(text []byte) (int, byte) {
 	const window = 256 // a longer one would be searched once for each backslash
 	part := text[:min(window, len(text))]

@@ -123,7 +123,8 @@ func TestAShareIsTakenAndGivenBack(t *testing.T) {
 	}
 }
 
-// TestWhatIsKeptAddsUp has a request that keeps some memory while it uses more, one part after the other.
+// TestWhatIsKeptAddsUp has a request that keeps some memory while it uses more, one part after the
+// other.
 func TestWhatIsKeptAddsUp(t *testing.T) {
 	t.Parallel()
 	memory := budget.NewMemory(100)
@@ -256,8 +257,8 @@ func BenchmarkBody(b *testing.B) {
 	}
 }
 
-// TestScarceMemoryRefusesBodiesUnread checks that a body is not read if little memory is left, and that one that is being read
-// may use the rest.
+// TestScarceMemoryRefusesBodiesUnread checks that a body is not read if little memory is left, and
+// that one that is being read may use the rest.
 func TestScarceMemoryRefusesBodiesUnread(t *testing.T) {
 	t.Parallel()
 	m := budget.NewMemory(80_000)

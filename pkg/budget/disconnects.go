@@ -11,11 +11,11 @@ import (
 
 const (
 	// disconnectsPerSecond and disconnectsAtOnce limit the refusals of clients that disconnected. A
-	// refusal takes some 80 µs of CPU time, or 300 µs in the generated code, so they use at most 60 %
-	// of a processor.
+	// refusal takes some 80 µs of CPU time, or 300 µs in the generated code, so they use at most 60
+	// % of a processor.
 	disconnectsPerSecond, disconnectsAtOnce = 2000, 10
-	// maxDisconnectDelay limits how many such requests wait, because each keeps its connection and its
-	// memory: 4,000. Further ones are refused at once.
+	// maxDisconnectDelay limits how many such requests wait, because each keeps its connection and
+	// its memory: 4,000. Further ones are refused at once.
 	maxDisconnectDelay = 2 * time.Second
 )
 
@@ -29,9 +29,9 @@ func NewDisconnects() *Disconnects {
 	return &Disconnects{rate.NewLimiter(disconnectsPerSecond, disconnectsAtOnce)}
 }
 
-// Wait waits at most two seconds, until a request whose client disconnected may be refused. It ignores
-// the request's context, which is already canceled then: a client that closed only its side of the
-// connection still reads the response.
+// Wait waits at most two seconds, until a request whose client disconnected may be refused. It
+// ignores the request's context, which is already canceled then: a client that closed only its side
+// of the connection still reads the response.
 func (d *Disconnects) Wait() {
 	if d == nil {
 		return

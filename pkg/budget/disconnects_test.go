@@ -15,7 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// readAtOnce reads n bodies that end with err, all at the same time, and returns how long the last one took.
+// readAtOnce reads n bodies that end with err, all at the same time, and returns how long the last
+// one took.
 func readAtOnce(t *testing.T, d *budget.Disconnects, n int, err error) time.Duration {
 	t.Helper()
 	began := time.Now()

@@ -9,11 +9,13 @@ import (
 // firstReadBytes is the size of the first buffer of ReadGrowing.
 const firstReadBytes = 4 << 10
 
-// ReadGrowing reads like io.ReadAll. The memory grows to four times what has arrived, because Body takes four bytes of memory
-// for each that arrives, but not beyond the announced length. All buffers together have at most 2.4 times the announced length and
-// 512 bytes. If more than announced arrives, the memory doubles.
+// ReadGrowing reads like io.ReadAll. The memory grows to four times what has arrived, because Body
+// takes four bytes of memory for each that arrives, but not beyond the announced length. All
+// buffers together have at most 2.4 times the announced length and 512 bytes. If more than
+// announced arrives, the memory doubles.
 //
-// If grow is not nil, it returns a copy of body with the given capacity, and its error ends reading.
+// If grow is not nil, it returns a copy of body with the given capacity, and its error ends
+// reading.
 func ReadGrowing(r io.Reader, length int, grow func(body []byte, size int) ([]byte, error)) (body []byte, err error) {
 	if grow == nil {
 		grow = func(body []byte, size int) ([]byte, error) { return append(make([]byte, 0, size), body...), nil }

@@ -14,7 +14,8 @@ import (
 type arriving struct {
 	text string
 	part int
-	// read is how many bytes have been returned, memory the size of all buffers so far, end that of the last one.
+	// read is how many bytes have been returned, memory the size of all buffers so far, end that of
+	// the last one.
 	read, memory, end int
 }
 
@@ -30,7 +31,8 @@ func (a *arriving) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestLargeBodiesGrow checks that the memory of a body grows as its bytes arrive, and that a complete one leaves little garbage.
+// TestLargeBodiesGrow checks that the memory of a body grows as its bytes arrive, and that a
+// complete one leaves little garbage.
 func TestLargeBodiesGrow(t *testing.T) {
 	t.Parallel()
 	const announced = 1 << 20

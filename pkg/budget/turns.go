@@ -7,12 +7,13 @@ import (
 	"runtime"
 )
 
-// LargeBytes is the maximum length of a small request body. It takes no Memory, and it needs no turn to be decoded.
+// LargeBytes is the maximum length of a small request body. It takes no Memory, and it needs no
+// turn to be decoded.
 const LargeBytes = 16 << 10
 
-// Turns schedules CPU-bound work, such as decoding a large body. Running more of it than there are processors
-// finishes nothing sooner, and running as much leaves no processor for small requests. Turns are granted in the order of the calls. A nil Turns
-// grants all turns at once.
+// Turns schedules CPU-bound work, such as decoding a large body. Running more of it than there are
+// processors finishes nothing sooner, and running as much leaves no processor for small requests.
+// Turns are granted in the order of the calls. A nil Turns grants all turns at once.
 //
 // Do not wait for a client or a database during a turn.
 type Turns chan struct{}
@@ -20,10 +21,11 @@ type Turns chan struct{}
 // NewTurns returns a Turns that grants n turns at a time.
 func NewTurns(n int) Turns { return make(Turns, n) }
 
-// Take waits for a turn, or until ctx ends and returns its error. Each successful Take requires a Release.
+// Take waits for a turn, or until ctx ends and returns its error. Each successful Take requires a
+// Release.
 //
-// If it has to wait, it ends the turn of the context's request, see Context, so that a flood of long work does not stop all reads. Call
-// Resume before reading further.
+// If it has to wait, it ends the turn of the context's request, see Context, so that a flood of
+// long work does not stop all reads. Call Resume before reading further.
 func (t Turns) Take(ctx context.Context) error {
 	if t == nil {
 		return nil
@@ -54,13 +56,15 @@ func (t Turns) Release() {
 	}
 }
 
-// Turn is the turn of a request that does long work or reads, or nil if the request needs none. It is for one goroutine.
+// Turn is the turn of a request that does long work or reads, or nil if the request needs none. It
+// is for one goroutine.
 type Turn struct {
 	of   Turns
 	held bool
 }
 
-// TakeFor waits for the turn of a body of length bytes. Call End at the latest when the request is done.
+// TakeFor waits for the turn of a body of length bytes. Call End at the latest when the request is
+// done.
 func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
 	if length <= LargeBytes {
 		return nil, nil
@@ -68,7 +72,8 @@ func (t Turns) TakeFor(ctx context.Context, length int) (*Turn, error) {
 	return t.Begin(ctx)
 }
 
-// Begin waits for the turn of work that takes long regardless of the length of a body. Call End as after TakeFor.
+// Begin waits for the turn of work that takes long regardless of the length of a body. Call End as
+// after TakeFor.
 func (t Turns) Begin(ctx context.Context) (*Turn, error) {
 	if err := t.Take(ctx); err != nil {
 		return nil, err
@@ -79,8 +84,9 @@ func (t Turns) Begin(ctx context.Context) (*Turn, error) {
 // turnKey is the key of a *Turn in a context.
 type turnKey struct{}
 
-// Context returns the context of a request that takes a turn with Resume, and that turn, which it does not have yet. They are for one
-// goroutine, see WithoutTurn. Call End at the latest when the request is done.
+// Context returns the context of a request that takes a turn with Resume, and that turn, which it
+// does not have yet. They are for one goroutine, see WithoutTurn. Call End at the latest when the
+// request is done.
 func (t Turns) Context(ctx context.Context) (context.Context, *Turn) {
 	turn := &Turn{of: t}
 	return context.WithValue(ctx, turnKey{}, turn), turn
@@ -97,7 +103,8 @@ func turnOf(ctx context.Context) *Turn {
 	return turn
 }
 
-// Pause ends the turn of the context's request before it waits for another request or turn. Without a turn, it does nothing.
+// Pause ends the turn of the context's request before it waits for another request or turn. Without
+// a turn, it does nothing.
 func Pause(ctx context.Context) {
 	turnOf(ctx).End()
 }
@@ -111,8 +118,8 @@ func Yield(ctx context.Context) {
 	}
 }
 
-// Resume waits for a turn if the context's request has none, before its first one and after Pause. If the context is not from
-// Turns.Context, it does nothing. The error is that of ctx.
+// Resume waits for a turn if the context's request has none, before its first one and after Pause.
+// If the context is not from Turns.Context, it does nothing. The error is that of ctx.
 func Resume(ctx context.Context) error {
 	turn := turnOf(ctx)
 	if turn == nil || turn.held {

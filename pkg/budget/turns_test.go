@@ -124,8 +124,8 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
-// TestWaitingForAnotherTurnPauses checks that a request ends its turn of reads while it waits for one of long work, and keeps it if
-// it need not wait.
+// TestWaitingForAnotherTurnPauses checks that a request ends its turn of reads while it waits for
+// one of long work, and keeps it if it need not wait.
 func TestWaitingForAnotherTurnPauses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -156,7 +156,8 @@ func TestWaitingForAnotherTurnPauses(t *testing.T) {
 	})
 }
 
-// TestOtherGoroutinesHaveNoTurn uses a turn and a context without it at the same time, for the race detector.
+// TestOtherGoroutinesHaveNoTurn uses a turn and a context without it at the same time, for the race
+// detector.
 func TestOtherGoroutinesHaveNoTurn(t *testing.T) {
 	t.Parallel()
 	reads := budget.NewTurns(1)

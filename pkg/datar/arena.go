@@ -7,13 +7,15 @@ import (
 	"time"
 )
 
-// arena is a fixed number of slots that are taken one after the other and never reused. It is one writer of the
-// store: its batches have their own sequence. So any process that finds the journal file of an arena can send it.
+// arena is a fixed number of slots that are taken one after the other and never reused. It is one
+// writer of the store: its batches have their own sequence. So any process that finds the journal
+// file of an arena can send it.
 //
-// A delayed Record can still add to a slot of an arena that was given up. The slot is sealed, so nothing is counted
-// there. If the arena was in a journal, the addition faults, and addMapped recovers. The addresses stay reserved as
-// long as the Record holds the cell, because the cell refers to the arena, and the addresses are freed when the
-// garbage collector finds the arena unreachable.
+// A delayed Record can still add to a slot of an arena that was given up. The slot is sealed, so
+// nothing is counted there. If the arena was in a journal, the addition faults, and addMapped
+// recovers. The addresses stay reserved as long as the Record holds the cell, because the cell
+// refers to the arena, and the addresses are freed when the garbage collector finds the arena
+// unreachable.
 type arena struct {
 	slots []slot
 	// journal is the file of slots, or nil for an arena in memory.
@@ -26,9 +28,11 @@ type arena struct {
 	// engineMu has what Engine.mu protects. Methods whose names end in Locked require it.
 	engineMu struct {
 		taken int
-		// cells are the cells that are not retired. The slice is appended to or replaced as a whole.
+		// cells are the cells that are not retired. The slice is appended to or replaced as a
+		// whole.
 		cells []*cell
-		// detached: the cells are no longer in a table; they are sent, and then the arena is given up.
+		// detached: the cells are no longer in a table; they are sent, and then the arena is given
+		// up.
 		detached bool
 		// abandoned: the journal was deleted or truncated while in use.
 		abandoned bool
@@ -66,8 +70,8 @@ type reading struct {
 	count int64
 }
 
-// guard runs f on the arena's slots. If the file of mapped memory was truncated, reading it faults; guard then sets
-// missing and returns false.
+// guard runs f on the arena's slots. If the file of mapped memory was truncated, reading it faults;
+// guard then sets missing and returns false.
 func (a *arena) guard(f func()) (ok bool) {
 	if a.journal == nil {
 		f()
@@ -125,8 +129,8 @@ func (a *arena) takeLocked(key Key, ms int64) *cell {
 	return c
 }
 
-// begin builds the next batch, from the first limit changed cells that are not in except, and reports whether there
-// are more. If there is nothing to send, pending stays nil.
+// begin builds the next batch, from the first limit changed cells that are not in except, and
+// reports whether there are more. If there is nothing to send, pending stays nil.
 func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more bool) {
 	var due []*cell
 	for _, c := range cells {
@@ -149,8 +153,8 @@ func (a *arena) begin(cells []*cell, except map[*cell]bool, limit int) (more boo
 	return more
 }
 
-// freeze builds the next batch from the difference of count and stored for the sorted cells; read returns both for
-// a cell. If there is nothing to send, pending stays nil.
+// freeze builds the next batch from the difference of count and stored for the sorted cells; read
+// returns both for a cell. If there is nothing to send, pending stays nil.
 func (a *arena) freeze(cells []*cell, read func(*cell) (count, stored int64)) {
 	p := &pending{batch: Batch{Writer: a.flushing.writer.id, Sequence: a.flushing.writer.sequence + 1}}
 	a.each(cells, func(c *cell) {
@@ -246,8 +250,8 @@ func (a *arena) leftLocked() (evaluations int64) {
 // lost reports whether the journal was deleted or truncated.
 func (a *arena) lost() bool { return a.journal != nil && (a.missing.Load() || !a.journal.intact()) }
 
-// earliestLocked returns the time of the first evaluation in the arena's cells, or a time far in the future if
-// there are none.
+// earliestLocked returns the time of the first evaluation in the arena's cells, or a time far in
+// the future if there are none.
 func (a *arena) earliestLocked() time.Time {
 	first := int64(maxMilli)
 	for _, c := range a.engineMu.cells {
@@ -256,8 +260,8 @@ func (a *arena) earliestLocked() time.Time {
 	return time.UnixMilli(first)
 }
 
-// retireLocked removes the cells of other hours than now, or of any hour in a detached arena, that have nothing
-// left to send.
+// retireLocked removes the cells of other hours than now, or of any hour in a detached arena, that
+// have nothing left to send.
 func (a *arena) retireLocked(now Hour) {
 	if a.missing.Load() {
 		a.engineMu.cells = nil // everything that could be read was sent

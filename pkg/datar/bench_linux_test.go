@@ -24,8 +24,9 @@ func processTime(b *testing.B) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BenchmarkRecordRatio measures Record and the reference of BenchmarkReference in turns of some milliseconds, by the CPU time of
-// the process: other work on the machine hits both alike. What is reported are medians of all turns; the aim for ratio is 0.4.
+// BenchmarkRecordRatio measures Record and the reference of BenchmarkReference in turns of some
+// milliseconds, by the CPU time of the process: other work on the machine hits both alike. What is
+// reported are medians of all turns; the aim for ratio is 0.4.
 func BenchmarkRecordRatio(b *testing.B) {
 	const turn = 100_000
 	for _, journal := range []string{"off", "on"} {

@@ -6,40 +6,45 @@ import (
 	"time"
 )
 
-// DetailStore is a Store that also keeps the outcome, asked and version of counts, requests for flags that do not
-// exist, and the records of servers. An engine finds this interface with a type assertion. In a Store without it,
-// the engine keeps only events, as defined by Outcome.IsEvent, with the other parts 0.
+// DetailStore is a Store that also keeps the outcome, asked and version of counts, requests for
+// flags that do not exist, and the records of servers. An engine finds this interface with a type
+// assertion. In a Store without it, the engine keeps only events, as defined by Outcome.IsEvent,
+// with the other parts 0.
 //
-// Apply of a DetailStore writes all parts of a batch in the transaction of its rows, under its number. The events,
-// which Totals adds up, get EventRows(batch.Rows). The details get the rows whose outcome is not Unattributed,
-// under their whole key. Each of batch.Unknown is added to the count of its key and hour. batch.Server replaces the
-// record of the same Name and Run, unless that record is newer by its At.
+// Apply of a DetailStore writes all parts of a batch in the transaction of its rows, under its
+// number. The events, which Totals adds up, get EventRows(batch.Rows). The details get the rows
+// whose outcome is not Unattributed, under their whole key. Each of batch.Unknown is added to the
+// count of its key and hour. batch.Server replaces the record of the same Name and Run, unless that
+// record is newer by its At.
 //
-// So for each flag, hour, variant and segment, the events are at least the details whose outcome IsEvent. The rest
-// was counted by Flagr, by an older version or without an outcome: Details returns it as Unattributed.
+// So for each flag, hour, variant and segment, the events are at least the details whose outcome
+// IsEvent. The rest was counted by Flagr, by an older version or without an outcome: Details
+// returns it as Unattributed.
 type DetailStore interface {
 	Store
-	// Details adds up details by the parts of the query's GroupBy, and events that have no details, whose outcome
-	// is Unattributed and whose Version and Asked are 0. In a row the other parts of the key are 0. With GroupHour
-	// its Hour is the hour, with GroupDay the first hour of the UTC day, else 0. First and Last are the minimum and
-	// the maximum of the added rows, or 0 if unknown, as for unattributed counts. Rows are in the order of
-	// Key.Compare, without rows whose count is 0. The result is a consistent snapshot.
+	// Details adds up details by the parts of the query's GroupBy, and events that have no details,
+	// whose outcome is Unattributed and whose Version and Asked are 0. In a row the other parts of
+	// the key are 0. With GroupHour its Hour is the hour, with GroupDay the first hour of the UTC
+	// day, else 0. First and Last are the minimum and the maximum of the added rows, or 0 if
+	// unknown, as for unattributed counts. Rows are in the order of Key.Compare, without rows whose
+	// count is 0. The result is a consistent snapshot.
 	Details(ctx context.Context, query DetailsQuery) ([]Row, error)
-	// DetailedFrom returns the first hour of Details. Of earlier days, Maintainer.Maintain has kept only totals,
-	// which Totals adds up by ByFlag and ByDay. It is 0 if nothing was reduced.
+	// DetailedFrom returns the first hour of Details. Of earlier days, Maintainer.Maintain has kept
+	// only totals, which Totals adds up by ByFlag and ByDay. It is 0 if nothing was reduced.
 	DetailedFrom(ctx context.Context) (Hour, error)
-	// Unknown adds up requests for flags that do not exist, by key, with Hour 0: highest count first, and equal
-	// counts by key. An error that matches errors.ErrUnsupported means that the store never returns any.
+	// Unknown adds up requests for flags that do not exist, by key, with Hour 0: highest count
+	// first, and equal counts by key. An error that matches errors.ErrUnsupported means that the
+	// store never returns any.
 	Unknown(ctx context.Context, query UnknownQuery) ([]UnknownRow, error)
-	// Servers returns the written records, in any order. A store may delete records whose At is more than
-	// RecordLifetime ago.
+	// Servers returns the written records, in any order. A store may delete records whose At is
+	// more than RecordLifetime ago.
 	Servers(ctx context.Context) ([]ServerRecord, error)
 }
 
-// RecordLifetime is how long stores keep what is no count: the records of servers, the writers of the ledger, and
-// without a retention the requests for unknown flags, which would otherwise grow the table forever. A journal that is
-// older may be counted twice. It is one day more than the maximum age of a row that can be sent in, because a row may
-// be dated ahead and clocks differ.
+// RecordLifetime is how long stores keep what is no count: the records of servers, the writers of
+// the ledger, and without a retention the requests for unknown flags, which would otherwise grow
+// the table forever. A journal that is older may be counted twice. It is one day more than the
+// maximum age of a row that can be sent in, because a row may be dated ahead and clocks differ.
 const RecordLifetime = 91 * 24 * time.Hour
 
 // Parts is a set of bits: the parts of a key that Details groups by.
@@ -107,7 +112,8 @@ type UnknownQuery struct {
 const (
 	// MaxAsked is the maximum length of UnknownRow.Asked, in bytes.
 	MaxAsked = 63
-	// OtherUnknown is the UnknownRow.Asked of requests beyond the keys that a server keeps for an hour.
+	// OtherUnknown is the UnknownRow.Asked of requests beyond the keys that a server keeps for an
+	// hour.
 	OtherUnknown = "(other)"
 )
 
@@ -135,8 +141,9 @@ const (
 	KindApplication ServerKind = "application"
 )
 
-// ServerRecord has the statistics of one run of a server, edge or application, as of its newest batch: Recorded =
-// Stored + Pending + the sum of Dropped, with this batch stored. Times are UTC to the millisecond.
+// ServerRecord has the statistics of one run of a server, edge or application, as of its newest
+// batch: Recorded = Stored + Pending + the sum of Dropped, with this batch stored. Times are UTC to
+// the millisecond.
 type ServerRecord struct {
 	// Name identifies the server, and stays the same after a restart: 1 to 63 bytes of valid UTF-8.
 	Name string
@@ -145,31 +152,33 @@ type ServerRecord struct {
 	Kind ServerKind
 	// Start is the start of the run, and At is the time of this record.
 	Start, At time.Time
-	// LastFlush is the start of the newest flush that is completely stored, including this batch: nothing recorded
-	// before it is pending. It is zero if there was none.
+	// LastFlush is the start of the newest flush that is completely stored, including this batch:
+	// nothing recorded before it is pending. It is zero if there was none.
 	LastFlush     time.Time
 	FlushInterval time.Duration
 	// Ended: this is the last record of the run, which flushed what it had.
 	Ended bool
-	// Recorded, Stored and Pending are as in Stats, since Start. Adopted is the part of Recorded that earlier runs
-	// had recorded but not stored.
+	// Recorded, Stored and Pending are as in Stats, since Start. Adopted is the part of Recorded
+	// that earlier runs had recorded but not stored.
 	Recorded, Adopted, Stored, Pending int64
-	// Dropped has the counts by drop reason, without reasons with 0. FirstDrop and LastDrop are the first and the
-	// last time of a drop, or zero if there was none.
+	// Dropped has the counts by drop reason, without reasons with 0. FirstDrop and LastDrop are the
+	// first and the last time of a drop, or zero if there was none.
 	Dropped             map[string]int64
 	FirstDrop, LastDrop time.Time
-	// Journal tells where the run keeps its counts until they are stored. It is nil in records of earlier versions, and
-	// of senders that do not tell.
+	// Journal tells where the run keeps its counts until they are stored. It is nil in records of
+	// earlier versions, and of senders that do not tell.
 	Journal *JournalRecord
-	// missing: queries may not include all stored counts of the run, because the store lags. Engine.Servers sets it.
+	// missing: queries may not include all stored counts of the run, because the store lags.
+	// Engine.Servers sets it.
 	missing bool
 }
 
 // MaxAdoptedRuns is the maximum length of JournalRecord.Adopted.
 const MaxAdoptedRuns = 32
 
-// JournalRecord is the part of a ServerRecord about journals. With it, others know which counts of a killed run may be
-// lost: those after its last flush, unless all were in a journal that another run found.
+// JournalRecord is the part of a ServerRecord about journals. With it, others know which counts of
+// a killed run may be lost: those after its last flush, unless all were in a journal that another
+// run found.
 type JournalRecord struct {
 	// InMemory: some counts of the run are in memory only.
 	InMemory bool `json:"in_memory,omitempty"`
@@ -177,8 +186,9 @@ type JournalRecord struct {
 	Adopted []string `json:"adopted,omitempty"`
 }
 
-// EventRows returns the events of rows: the rows whose outcome IsEvent, with Outcome, Asked and Version 0 and
-// without the segment of HeldOut, each key once, in the order of Key.Compare. It shares no memory with rows.
+// EventRows returns the events of rows: the rows whose outcome IsEvent, with Outcome, Asked and
+// Version 0 and without the segment of HeldOut, each key once, in the order of Key.Compare. It
+// shares no memory with rows.
 func EventRows(rows []Row) []Row {
 	events := make([]Row, 0, len(rows))
 	for _, r := range rows {
@@ -200,8 +210,8 @@ func EventRows(rows []Row) []Row {
 	return merged
 }
 
-// GroupRows adds up rows by parts of their keys, and returns them in the order of Key.Compare. Rows with First and
-// Last 0 do not affect First and Last of the sum.
+// GroupRows adds up rows by parts of their keys, and returns them in the order of Key.Compare. Rows
+// with First and Last 0 do not affect First and Last of the sum.
 func GroupRows(rows []Row, by Parts) []Row {
 	groups := make([]Row, len(rows))
 	for i, r := range rows {
@@ -221,8 +231,8 @@ func GroupRows(rows []Row, by Parts) []Row {
 	return groups[:n]
 }
 
-// MergeRows adds up two results of DetailStore.Details with the same GroupBy. Rows whose count is 0 are left out. The
-// result shares no memory with a and b.
+// MergeRows adds up two results of DetailStore.Details with the same GroupBy. Rows whose count is 0
+// are left out. The result shares no memory with a and b.
 func MergeRows(a, b []Row) []Row {
 	return AppendMergedRows(make([]Row, 0, len(a)+len(b)), a, b)
 }
@@ -250,9 +260,10 @@ func AppendMergedRows(all, a, b []Row) []Row {
 	return append(append(all, a...), b...)
 }
 
-// WithUnattributed computes the result of DetailStore.Details from sums that a store computes easily: details, by
-// at least all parts of the query's GroupBy and by GroupOutcome, and events, by those parts of flag, variant,
-// segment and hour or day that are in GroupBy. Both must be from the same snapshot.
+// WithUnattributed computes the result of DetailStore.Details from sums that a store computes
+// easily: details, by at least all parts of the query's GroupBy and by GroupOutcome, and events, by
+// those parts of flag, variant, segment and hour or day that are in GroupBy. Both must be from the
+// same snapshot.
 func WithUnattributed(details, events []Row, by Parts) []Row {
 	const ofEvents = GroupFlag | GroupVariant | GroupSegment | GroupHour | GroupDay
 	left := make([]Row, 0, len(events)+len(details))

@@ -15,9 +15,9 @@ const (
 	DropCapacity DropReason = "capacity"
 	// DropClosed: Record was called after Close.
 	DropClosed DropReason = "closed"
-	// DropInvalid: the event had no flag, a negative ID, an outcome that does not match its variant, a time before
-	// 1970, or of an hour that begins more than MaxAhead from now, or a Count out of range, which counts as one
-	// evaluation. The first such event is logged.
+	// DropInvalid: the event had no flag, a negative ID, an outcome that does not match its
+	// variant, a time before 1970, or of an hour that begins more than MaxAhead from now, or a
+	// Count out of range, which counts as one evaluation. The first such event is logged.
 	DropInvalid DropReason = "invalid"
 	// DropUnsaved: Close could not reach the store before its deadline, and there was no journal.
 	DropUnsaved DropReason = "unsaved"

@@ -6,29 +6,32 @@ import (
 	"fmt"
 )
 
-// ErrNoEditing is the error of DeleteFlag and MergeFlag on an engine whose Store is not a FlagEditor.
+// ErrNoEditing is the error of DeleteFlag and MergeFlag on an engine whose Store is not a
+// FlagEditor.
 var ErrNoEditing = errors.New("the store does not edit counts of flags")
 
-// FlagEditor is a Store that can delete and move the counts of a flag, with all derived data. Each call is atomic.
+// FlagEditor is a Store that can delete and move the counts of a flag, with all derived data. Each
+// call is atomic.
 type FlagEditor interface {
 	Store
 	// DeleteFlag deletes all counts of a flag.
 	DeleteFlag(ctx context.Context, flagID int64) error
-	// MergeFlag adds all counts of a flag to those of another flag, and deletes the former. Variants and segments
-	// keep their IDs. Unknown times become the start of the hour.
+	// MergeFlag adds all counts of a flag to those of another flag, and deletes the former.
+	// Variants and segments keep their IDs. Unknown times become the start of the hour.
 	MergeFlag(ctx context.Context, from, to int64) error
 }
 
-// DeleteFlag flushes, and then deletes all counts of a flag from the store. Evaluations that are recorded later, or
-// are still pending in other engines, are counted again: stop recording the flag first. The error matches
-// ErrNoEditing if the Store is not a FlagEditor, and ErrInvalidQuery if the ID is less than 1.
+// DeleteFlag flushes, and then deletes all counts of a flag from the store. Evaluations that are
+// recorded later, or are still pending in other engines, are counted again: stop recording the flag
+// first. The error matches ErrNoEditing if the Store is not a FlagEditor, and ErrInvalidQuery if
+// the ID is less than 1.
 func (e *Engine) DeleteFlag(ctx context.Context, flagID int64) error {
 	return e.edit(ctx, []int64{flagID}, func(s FlagEditor) error { return s.DeleteFlag(ctx, flagID) })
 }
 
-// MergeFlag flushes, and then adds all counts of a flag to those of another flag; see FlagEditor. Evaluations that
-// are recorded later, or are still pending in other engines, are counted for the former flag. Errors are the errors
-// of DeleteFlag; the two flags must differ.
+// MergeFlag flushes, and then adds all counts of a flag to those of another flag; see FlagEditor.
+// Evaluations that are recorded later, or are still pending in other engines, are counted for the
+// former flag. Errors are the errors of DeleteFlag; the two flags must differ.
 func (e *Engine) MergeFlag(ctx context.Context, from, to int64) error {
 	if from == to {
 		return fmt.Errorf("%w: flag %d cannot be merged into itself", ErrInvalidQuery, from)

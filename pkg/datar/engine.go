@@ -1,15 +1,16 @@
-// Package datar counts flag evaluations by flag, variant, segment and UTC hour, adds the counts to a Store, and
-// answers queries over them. It is independent of HTTP, SQL and the server around it.
+// Package datar counts flag evaluations by flag, variant, segment and UTC hour, adds the counts to
+// a Store, and answers queries over them. It is independent of HTTP, SQL and the server around it.
 //
-// Counting is exact: every evaluation given to Record is in the store, or pending in memory, or counted as dropped
-// with a reason. Stats returns these numbers at any moment.
+// Counting is exact: every evaluation given to Record is in the store, or pending in memory, or
+// counted as dropped with a reason. Stats returns these numbers at any moment.
 //
 // # Terms
 //
-// A slot is the counter of one key. A cell is where Record finds it. The stripes of a busy key are further slots,
-// over which goroutines are spread. An arena is a fixed number of slots with its own identity, its writer, under
-// which its batches are numbered. A journal is a file whose mapped memory holds an arena. The ledger is the part of
-// a Store that has the number of the newest stored batch of each writer.
+// A slot is the counter of one key. A cell is where Record finds it. The stripes of a busy key are
+// further slots, over which goroutines are spread. An arena is a fixed number of slots with its own
+// identity, its writer, under which its batches are numbered. A journal is a file whose mapped
+// memory holds an arena. The ledger is the part of a Store that has the number of the newest stored
+// batch of each writer.
 package datar
 
 import (
@@ -36,26 +37,29 @@ type Engine struct {
 	drops   drops
 	unknown unknownCounter
 	invalid atomic.Pointer[invalidEvent]
-	// early wakes the background goroutine for an early flush, wantSpare another one for a spare arena.
+	// early wakes the background goroutine for an early flush, wantSpare another one for a spare
+	// arena.
 	early, wantSpare chan struct{}
 	maxRows          int // of a batch
 
 	// mu protects its fields, writes to table, and what is named engineMu in arenas and tables.
 	mu struct {
 		sync.Mutex
-		// arenas are those that have something to send, or may get it. The last one takes new keys unless it is
-		// detached.
+		// arenas are those that have something to send, or may get it. The last one takes new keys
+		// unless it is detached.
 		arenas []*arena
 		// spare is an empty arena in a journal, for use when the newest one is full.
 		spare *arena
-		// makingSpare: a spare is being created. spareFailed is the time of the last failure, or zero.
+		// makingSpare: a spare is being created. spareFailed is the time of the last failure, or
+		// zero.
 		makingSpare bool
 		spareFailed time.Time
-		// keys is the number of cells in table; oldest and latest are the first and the last hour in it.
+		// keys is the number of cells in table; oldest and latest are the first and the last hour
+		// in it.
 		keys           int
 		oldest, latest Hour
-		// writers are identities of arenas that are gone. New arenas reuse them, so that the store's ledger stays
-		// short.
+		// writers are identities of arenas that are gone. New arenas reuse them, so that the
+		// store's ledger stays short.
 		writers []writer
 		closed  bool
 		since   time.Time // time of the first evaluation that no flush may have stored, before any flush
@@ -67,7 +71,8 @@ type Engine struct {
 		// refreshed is the start of the newest flush for a query, confirmed or not.
 		refreshed time.Time
 		flushes   flushReport
-		// inMemory: a journal is on, but could not be created when it was last needed. warned: this was logged.
+		// inMemory: a journal is on, but could not be created when it was last needed. warned: this
+		// was logged.
 		inMemory, warned bool
 		// adoptionFails: the directory of journals could not be read.
 		adoptionFails bool
@@ -75,8 +80,8 @@ type Engine struct {
 		lostJournals int
 	}
 
-	// flushing is a lock whose waiters can give up: the goroutine that has put a token into it may send batches. It
-	// protects its fields, and what is named flushing in arenas and invalidEvent.
+	// flushing is a lock whose waiters can give up: the goroutine that has put a token into it may
+	// send batches. It protects its fields, and what is named flushing in arenas and invalidEvent.
 	flushing struct {
 		token    chan struct{}
 		refused  map[Key]bool // keys without hours that were logged as refused
@@ -99,8 +104,8 @@ type Engine struct {
 // abilities are what the store keeps in addition to events.
 type abilities struct{ details, counters bool }
 
-// New returns an engine that counts at once. Start starts regular flushes; Close ends the engine. With a journal,
-// New adopts the journals of earlier processes; the first flush stores them.
+// New returns an engine that counts at once. Start starts regular flushes; Close ends the engine.
+// With a journal, New adopts the journals of earlier processes; the first flush stores them.
 func New(options Options) (*Engine, error) {
 	if err := options.validate(); err != nil {
 		return nil, err
@@ -162,11 +167,12 @@ func (e *Engine) Start() {
 	})
 }
 
-// Close flushes the remaining counts and ends the engine. Evaluations recorded later are counted as dropped. The
-// final flush is retried until ctx ends, or for 10 s if it has no deadline. Counts that the store has not confirmed
-// by then stay in the journal for the next start, or are counted as dropped if there is none, and Close returns the
-// reason. Close returns by then even if the store does not: its batch stays pending until it returns. Further calls
-// wait for the first one, until their own context ends, and return its result.
+// Close flushes the remaining counts and ends the engine. Evaluations recorded later are counted as
+// dropped. The final flush is retried until ctx ends, or for 10 s if it has no deadline. Counts
+// that the store has not confirmed by then stay in the journal for the next start, or are counted
+// as dropped if there is none, and Close returns the reason. Close returns by then even if the
+// store does not: its batch stays pending until it returns. Further calls wait for the first one,
+// until their own context ends, and return its result.
 func (e *Engine) Close(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc

@@ -21,7 +21,8 @@ import (
 
 var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
-// faultyStore is a memstore that can fail before or after it applied a batch, and remembers what it was sent.
+// faultyStore is a memstore that can fail before or after it applied a batch, and remembers what it
+// was sent.
 type faultyStore struct {
 	memstore.Store
 	mu           sync.Mutex
@@ -211,8 +212,8 @@ func TestRecordAndFlush(t *testing.T) {
 	wantStats(t, f.Engine, 11, 11, 0)
 }
 
-// What lands between the reading of a counter and its confirmation must not be lost, nor counted twice; also when
-// hours end meanwhile and the counters themselves are given up.
+// What lands between the reading of a counter and its confirmation must not be lost, nor counted
+// twice; also when hours end meanwhile and the counters themselves are given up.
 func TestNothingIsLostUnderLoad(t *testing.T) {
 	t.Parallel()
 	const goroutines, each = 16, 20_000
@@ -368,7 +369,8 @@ func TestClockThatStepsBack(t *testing.T) {
 	f := setup(t)
 	want := map[datar.Hour]int64{}
 	recorded := int64(0)
-	// The last milliseconds of an hour, and of a day, are in it; a clock that is smeared goes back over the border.
+	// The last milliseconds of an hour, and of a day, are in it; a clock that is smeared goes back
+	// over the border.
 	for i, step := range []time.Duration{
 		0, 2 * time.Hour, -3 * time.Hour, time.Hour - time.Millisecond, time.Millisecond, -time.Millisecond,
 		12*time.Hour - time.Second, time.Second, time.Millisecond, -time.Millisecond, 26 * time.Hour, -24 * time.Hour, -24 * time.Hour,

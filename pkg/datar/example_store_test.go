@@ -18,8 +18,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// fileStore is a Store that keeps all counts in one file, and replaces the file with each batch. It is for one process
-// at a time.
+// fileStore is a Store that keeps all counts in one file, and replaces the file with each batch. It
+// is for one process at a time.
 type fileStore struct {
 	path     string
 	identity string // as in the file; it never changes, so it needs no lock
@@ -48,7 +48,8 @@ func openFileStore(path string) (*fileStore, error) {
 	return s, err
 }
 
-// replace writes a new file and puts it in the place of the old one: whoever reads finds one or the other.
+// replace writes a new file and puts it in the place of the old one: whoever reads finds one or the
+// other.
 func (s *fileStore) replace(next contents) error {
 	text, err := json.Marshal(next)
 	if err != nil {

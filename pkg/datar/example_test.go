@@ -150,8 +150,8 @@ func ExampleEngine_QueryFlagSummaryBreakdown() {
 	// 2026-03-31 3
 }
 
-// A Catalog says what ids mean. It may be a map, a table of the host, or a call to another service; ids that it does not
-// know are left out, and their counts are shown without a name.
+// A Catalog says what ids mean. It may be a map, a table of the host, or a call to another service;
+// ids that it does not know are left out, and their counts are shown without a name.
 func ExampleCatalog() {
 	var catalog datar.Catalog = campaigns{1: "spring-sale", 2: "newsletter"}
 	flags, err := catalog.Flags(context.Background(), []int64{2, 3})

@@ -2,8 +2,8 @@ package datar
 
 import "slices"
 
-// Crash leaves the engine as a killed process would: what is in the journals stays there, unlocked; what is in memory
-// is gone.
+// Crash leaves the engine as a killed process would: what is in the journals stays there, unlocked;
+// what is in memory is gone.
 func (e *Engine) Crash() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -28,8 +28,8 @@ const EarlyFlushKeys = earlyFlushKeys
 // ArenaSlots is the number of keys that one journal takes.
 const ArenaSlots = arenaSlots
 
-// CrashInBegin leaves the engine as a process that was killed while it noted the next batch in its journal, after it
-// had written so many readings, and, if begun, also the number of the batch.
+// CrashInBegin leaves the engine as a process that was killed while it noted the next batch in its
+// journal, after it had written so many readings, and, if begun, also the number of the batch.
 func (e *Engine) CrashInBegin(written int, begun bool) {
 	e.mu.Lock()
 	a := e.newestLocked()
@@ -48,8 +48,8 @@ func (e *Engine) CrashInBegin(written int, begun bool) {
 	e.Crash()
 }
 
-// LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and calls f between the
-// addition and its taking back.
+// LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and
+// calls f between the addition and its taking back.
 func (e *Engine) LateAdd(f func()) {
 	s := e.mu.arenas[len(e.mu.arenas)-1].engineMu.cells[0].slot
 	s.count.Add(1)
@@ -57,8 +57,8 @@ func (e *Engine) LateAdd(f func()) {
 	s.count.Add(-1)
 }
 
-// CrashWhileNoting leaves the engine as a process that was killed while it noted batches in its journals: pick says which
-// readings it had written. The number of no batch is written yet.
+// CrashWhileNoting leaves the engine as a process that was killed while it noted batches in its
+// journals: pick says which readings it had written. The number of no batch is written yet.
 func (e *Engine) CrashWhileNoting(pick func() bool) {
 	e.mu.Lock()
 	for _, a := range e.mu.arenas {

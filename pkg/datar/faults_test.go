@@ -223,7 +223,8 @@ func wantUnknown(t *testing.T, s datar.DetailStore, want ...datar.UnknownRow) {
 	}
 }
 
-// Of an hour 1,000 texts are kept, also over several flushes; and some of all hours that the store did not get.
+// Of an hour 1,000 texts are kept, also over several flushes; and some of all hours that the store
+// did not get.
 func TestUnknownFlagsAreBounded(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -273,8 +274,8 @@ func (s *unreadableStore) Unknown(context.Context, datar.UnknownQuery) ([]datar.
 	return nil, s.err
 }
 
-// TestUnknownFlagsOfStoresThatCannotTell: a store that never returns the keys of earlier runs gets one query, and one that
-// fails gets a query with each flush.
+// TestUnknownFlagsOfStoresThatCannotTell: a store that never returns the keys of earlier runs gets
+// one query, and one that fails gets a query with each flush.
 func TestUnknownFlagsOfStoresThatCannotTell(t *testing.T) {
 	t.Parallel()
 	const flushes = 3
@@ -297,8 +298,8 @@ func TestUnknownFlagsOfStoresThatCannotTell(t *testing.T) {
 	}
 }
 
-// FuzzUnknownLimit restarts servers in one hour that count texts from a pool: with the others, the store has 1,000 of an
-// hour at most, and every request that a server says it stored.
+// FuzzUnknownLimit restarts servers in one hour that count texts from a pool: with the others, the
+// store has 1,000 of an hour at most, and every request that a server says it stored.
 func FuzzUnknownLimit(f *testing.F) {
 	f.Add(uint64(1), uint16(999), uint8(3))
 	f.Add(uint64(2), uint16(1000), uint8(2))
@@ -369,7 +370,8 @@ func FuzzUnknownLimit(f *testing.F) {
 	})
 }
 
-// A text that the database refuses, such as one that its encoding does not have, costs no other text.
+// A text that the database refuses, such as one that its encoding does not have, costs no other
+// text.
 func TestARefusedTextIsAnOther(t *testing.T) {
 	t.Parallel()
 	store := &pickyStore{}
@@ -470,7 +472,8 @@ func TestAnEventMayStandForMany(t *testing.T) {
 	}
 }
 
-// Close gives up the files that the counters were in, rather than leave them to the garbage collector.
+// Close gives up the files that the counters were in, rather than leave them to the garbage
+// collector.
 func TestCloseUnmapsItsJournals(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

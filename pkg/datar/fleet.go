@@ -23,9 +23,10 @@ type ServerState string
 const (
 	// StateHeard: the server wrote its record within three of its flush intervals.
 	StateHeard ServerState = "heard"
-	// StateSilent: the server has not ended, but has not written its record for longer than that. Its counts may
-	// still arrive. A server is also silent if the time of one of its records, also of a run that ended, is more than
-	// MaxAhead ahead of the clock of the server that reads it: its counts may be in hours to come.
+	// StateSilent: the server has not ended, but has not written its record for longer than that.
+	// Its counts may still arrive. A server is also silent if the time of one of its records, also
+	// of a run that ended, is more than MaxAhead ahead of the clock of the server that reads it:
+	// its counts may be in hours to come.
 	StateSilent ServerState = "silent"
 	// StateEnded: the server has stored its counts and ended.
 	StateEnded ServerState = "ended"
@@ -36,25 +37,26 @@ type FleetServer struct {
 	Name  string
 	Kind  ServerKind
 	State ServerState
-	// Start is the start of the newest run. LastHeard is the time of its newest record, and LastFlush is from that
-	// record.
+	// Start is the start of the newest run. LastHeard is the time of its newest record, and
+	// LastFlush is from that record.
 	Start, LastHeard, LastFlush time.Time
-	// Recorded, Stored, Pending and Dropped are the sums over the runs in the store. If another run followed a run
-	// that has not ended, the earlier one has nothing pending: another run has adopted it, or it is lost. If the
-	// confirmation of a batch was lost just before a kill, the batch is in Stored of both runs, the one that sent
-	// it and the one that adopted it.
+	// Recorded, Stored, Pending and Dropped are the sums over the runs in the store. If another run
+	// followed a run that has not ended, the earlier one has nothing pending: another run has
+	// adopted it, or it is lost. If the confirmation of a batch was lost just before a kill, the
+	// batch is in Stored of both runs, the one that sent it and the one that adopted it.
 	Recorded, Stored, Pending int64
 	Dropped                   map[string]int64
-	// Lost is the number of evaluations that were pending in runs that were followed by another one without having
-	// ended, less those that others have adopted. Records of earlier versions do not have whose counts a run adopted: if
-	// a run followed a killed one of its own server, all that it adopted is taken to be from that one.
+	// Lost is the number of evaluations that were pending in runs that were followed by another one
+	// without having ended, less those that others have adopted. Records of earlier versions do not
+	// have whose counts a run adopted: if a run followed a killed one of its own server, all that
+	// it adopted is taken to be from that one.
 	Lost int64
 	// Runs is the number of runs.
 	Runs int
 }
 
-// Missing returns Recorded - Stored - Pending - the sum of Dropped. It is negative if there is more than was
-// recorded.
+// Missing returns Recorded - Stored - Pending - the sum of Dropped. It is negative if there is more
+// than was recorded.
 func (s *FleetServer) Missing() int64 {
 	missing := s.Recorded - s.Stored - s.Pending
 	for _, n := range s.Dropped {
@@ -76,8 +78,8 @@ type Fleet struct {
 	Servers []FleetServer
 }
 
-// Fleet returns the statistics of the servers that write to the store, with the current state of this one. The
-// error matches ErrNoDetails if the Store is not a DetailStore.
+// Fleet returns the statistics of the servers that write to the store, with the current state of
+// this one. The error matches ErrNoDetails if the Store is not a DetailStore.
 func (e *Engine) Fleet(ctx context.Context) (*Fleet, error) {
 	e.refresh(ctx)
 	records, err := e.serverRecords(ctx)
@@ -87,7 +89,8 @@ func (e *Engine) Fleet(ctx context.Context) (*Fleet, error) {
 	return FleetOf(records, e.options.Now()), nil
 }
 
-// serverRecords returns the records of the store, with the current record of this engine, sorted by name and start.
+// serverRecords returns the records of the store, with the current record of this engine, sorted by
+// name and start.
 func (e *Engine) serverRecords(ctx context.Context) ([]ServerRecord, error) {
 	if e.details == nil {
 		return nil, ErrNoDetails
@@ -187,14 +190,15 @@ func newFleetServer(runs []ServerRecord, now time.Time) FleetServer {
 	return s
 }
 
-// losses returns, for each record, how much of what was pending in it is lost: the run was followed by another one
-// without having ended, and no run has adopted the rest. recovered has the recoveredRuns. The records are sorted by name and start.
+// losses returns, for each record, how much of what was pending in it is lost: the run was followed
+// by another one without having ended, and no run has adopted the rest. recovered has the
+// recoveredRuns. The records are sorted by name and start.
 //
-// A record has how much the run adopted from all journals that it found. It includes what killed runs counted after
-// their last records, so it may be more than was pending. What a run adopted is credited only to runs that may have had
-// it: see mayHaveAdopted. The runs that directly followed a killed run of the same server are credited to it, and all
-// that they adopted is from such runs. What other runs adopted is credited to any server, because servers can share
-// journals.
+// A record has how much the run adopted from all journals that it found. It includes what killed
+// runs counted after their last records, so it may be more than was pending. What a run adopted is
+// credited only to runs that may have had it: see mayHaveAdopted. The runs that directly followed a
+// killed run of the same server are credited to it, and all that they adopted is from such runs.
+// What other runs adopted is credited to any server, because servers can share journals.
 func losses(records []ServerRecord, recovered map[string]bool, now time.Time) []int64 {
 	lost := make([]int64, len(records))
 	adopted := make([]int64, len(records)) // and not credited
@@ -266,9 +270,9 @@ func take(from *int64, n int64) int64 {
 	return n
 }
 
-// followers iterates over the runs that directly followed a run: those of the same server that began after its last
-// record, without another one in between. They are several if their times overlap. The records are sorted by name and
-// start.
+// followers iterates over the runs that directly followed a run: those of the same server that
+// began after its last record, without another one in between. They are several if their times
+// overlap. The records are sorted by name and start.
 func followers(records []ServerRecord, of int) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		var first time.Time // of the last records of the followers
@@ -287,8 +291,9 @@ func followers(records []ServerRecord, of int) iter.Seq[int] {
 	}
 }
 
-// isAhead reports whether the record's time is further ahead of the clock of the server that reads it than the times of
-// events may be. Counts of the run may be in hours to come, whether it has ended or not.
+// isAhead reports whether the record's time is further ahead of the clock of the server that reads
+// it than the times of events may be. Counts of the run may be in hours to come, whether it has
+// ended or not.
 func (r ServerRecord) isAhead(now time.Time) bool { return r.At.Sub(now) > MaxAhead }
 
 // state returns the state of a single run.
@@ -303,14 +308,15 @@ func (r ServerRecord) state(now time.Time) ServerState {
 	}
 }
 
-// isFollowed reports whether the run is silent, and another run of the same server began after its last record:
-// that run has adopted what this one left, or it is lost. The records after it are sorted by name and start.
+// isFollowed reports whether the run is silent, and another run of the same server began after its
+// last record: that run has adopted what this one left, or it is lost. The records after it are
+// sorted by name and start.
 func (r ServerRecord) isFollowed(after []ServerRecord, now time.Time) bool {
 	return r.state(now) == StateSilent && !nextStart(r, after).IsZero()
 }
 
-// nextStart returns the start of the first run of the same server that began after the last record of r, or zero.
-// The records after it are sorted by name and start.
+// nextStart returns the start of the first run of the same server that began after the last record
+// of r, or zero. The records after it are sorted by name and start.
 func nextStart(r ServerRecord, after []ServerRecord) time.Time {
 	for _, next := range after {
 		if next.Name != r.Name {
@@ -332,45 +338,48 @@ func addAll(to, counts map[string]int64) (sum int64) {
 	return sum
 }
 
-// restartGap is the maximum time without a server that counts as a restart. A killed server counted for a while
-// after its last record, and these counts are not lost.
+// restartGap is the maximum time without a server that counts as a restart. A killed server counted
+// for a while after its last record, and these counts are not lost.
 const restartGap = 5 * time.Minute
 
 // Completeness describes how complete the results of queries over a window are. It omits senders of
-// KindApplication, which count for themselves, except in Dropped and Drops. Package insight adds what follows from
-// the history of a flag.
+// KindApplication, which count for themselves, except in Dropped and Drops. Package insight adds
+// what follows from the history of a flag.
 type Completeness struct {
-	// Since is the start of the time during which servers have been running without a gap. It is zero if none is
-	// running.
+	// Since is the start of the time during which servers have been running without a gap. It is
+	// zero if none is running.
 	Since time.Time
-	// UpTo is the time up to which every server has stored its counts, and this one all counts until now unless
-	// something is pending. A silent server holds it back, because its counts may still arrive, unless its clock is
-	// ahead. So does a run that has ended while queries may miss its counts.
+	// UpTo is the time up to which every server has stored its counts, and this one all counts
+	// until now unless something is pending. A silent server holds it back, because its counts may
+	// still arrive, unless its clock is ahead. So does a run that has ended while queries may miss
+	// its counts.
 	UpTo time.Time
-	// Servers is the number of servers that are running, as far as known, and Silent how many of them are silent.
+	// Servers is the number of servers that are running, as far as known, and Silent how many of
+	// them are silent.
 	Servers, Silent int
 	// Pending is the number of evaluations that servers have counted but not stored.
 	Pending int64
-	// Dropped is the number of evaluations dropped by runs that dropped some within the window. A run does not
-	// record how many of them were within it. It includes those that were pending in runs that were followed by
-	// another one without having ended, and that no run has adopted.
+	// Dropped is the number of evaluations dropped by runs that dropped some within the window. A
+	// run does not record how many of them were within it. It includes those that were pending in
+	// runs that were followed by another one without having ended, and that no run has adopted.
 	Dropped int64
-	// Drops are times within the window in which runs dropped evaluations, or from the last flush of a run that did
-	// not end to the start of the next, unless all of its counts were in a journal that another run has found. How many
-	// evaluations that are is not known, so Dropped can be 0. Gaps are times of more than five minutes
-	// without a running server, after the first server in the store. Both are in ascending order.
+	// Drops are times within the window in which runs dropped evaluations, or from the last flush
+	// of a run that did not end to the start of the next, unless all of its counts were in a
+	// journal that another run has found. How many evaluations that are is not known, so Dropped
+	// can be 0. Gaps are times of more than five minutes without a running server, after the first
+	// server in the store. Both are in ascending order.
 	Drops, Gaps []Interval
-	// DetailedFrom is the start of the details in the store: before it there are only totals of days. It is zero if
-	// nothing was reduced.
+	// DetailedFrom is the start of the details in the store: before it there are only totals of
+	// days. It is zero if nothing was reduced.
 	DetailedFrom time.Time
 }
 
 // Interval is a half-open range of time.
 type Interval struct{ From, To time.Time }
 
-// Completeness describes how complete the results of queries from one time to another are, as fresh as
-// QuerySummary. The error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if from is
-// after to.
+// Completeness describes how complete the results of queries from one time to another are, as fresh
+// as QuerySummary. The error matches ErrNoDetails if the Store is not a DetailStore, and
+// ErrInvalidQuery if from is after to.
 func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Completeness, error) {
 	if from.After(to) {
 		return nil, fmt.Errorf("%w: from (%s) must not be after to (%s)", ErrInvalidQuery, from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
@@ -379,8 +388,9 @@ func (e *Engine) Completeness(ctx context.Context, from, to time.Time) (*Complet
 	return e.completeness(ctx, from, to)
 }
 
-// QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is now, and the
-// window is widened to whole UTC hours. It does not flush, so it is as fresh as the query before it.
+// QueryCompleteness is Completeness over the window of a query: nil from is 7 days ago, nil to is
+// now, and the window is widened to whole UTC hours. It does not flush, so it is as fresh as the
+// query before it.
 func (e *Engine) QueryCompleteness(ctx context.Context, from, to *time.Time) (*Completeness, error) {
 	first, last, err := Window(from, to, e.options.Now())
 	if err != nil {
@@ -405,10 +415,11 @@ func (e *Engine) completeness(ctx context.Context, from, to time.Time) (*Complet
 	return c, nil
 }
 
-// Servers returns the records of the store, and the current record of this engine: its LastFlush is At if nothing
-// is pending. They are sorted by name and start. While queries lag behind the store, LastFlush is the time up to
-// which they include the counts of the run. CompletenessOf holds UpTo back until they include all counts of a run that
-// has ended. The error matches ErrNoDetails if the Store is not a DetailStore.
+// Servers returns the records of the store, and the current record of this engine: its LastFlush is
+// At if nothing is pending. They are sorted by name and start. While queries lag behind the store,
+// LastFlush is the time up to which they include the counts of the run. CompletenessOf holds UpTo
+// back until they include all counts of a run that has ended. The error matches ErrNoDetails if the
+// Store is not a DetailStore.
 func (e *Engine) Servers(ctx context.Context) ([]ServerRecord, error) {
 	records, err := e.serverRecords(ctx)
 	if err != nil {
@@ -440,9 +451,9 @@ func (e *Engine) lag(ctx context.Context) (lag time.Duration, err error) {
 	return store.Lag(ctx)
 }
 
-// limitTo changes a record to what is known if queries may miss batches that were applied after a time. If the last
-// flush is missing, the counts are complete up to the flush before it. This one may be missing although it started
-// before that time, because a batch may have been retried.
+// limitTo changes a record to what is known if queries may miss batches that were applied after a
+// time. If the last flush is missing, the counts are complete up to the flush before it. This one
+// may be missing although it started before that time, because a batch may have been retried.
 func (r *ServerRecord) limitTo(applied time.Time) {
 	r.missing = r.At.After(applied.Add(-r.FlushInterval))
 	if !r.LastFlush.IsZero() {
@@ -516,8 +527,9 @@ func CompletenessOf(records []ServerRecord, from, to, now time.Time) *Completene
 	return c
 }
 
-// addLost adds what was lost within the window with runs that did not end. A run without a journal, or whose journal no
-// other run has found, may also have lost what it counted after its last record: how much that was is not known.
+// addLost adds what was lost within the window with runs that did not end. A run without a journal,
+// or whose journal no other run has found, may also have lost what it counted after its last
+// record: how much that was is not known.
 func (c *Completeness) addLost(records []ServerRecord, from, to, now time.Time) {
 	recovered := recoveredRuns(records)
 	for i, n := range losses(records, recovered, now) {
@@ -570,8 +582,9 @@ func join(intervals []Interval) (joined []Interval) {
 	return joined
 }
 
-// QueryDetails adds up details like DetailStore.Details, as fresh as QuerySummary. The error matches ErrNoDetails
-// if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out of range.
+// QueryDetails adds up details like DetailStore.Details, as fresh as QuerySummary. The error
+// matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out
+// of range.
 func (e *Engine) QueryDetails(ctx context.Context, query DetailsQuery) (rows []Row, err error) {
 	switch {
 	case e.details == nil:
@@ -591,9 +604,9 @@ func (e *Engine) QueryDetails(ctx context.Context, query DetailsQuery) (rows []R
 	return rows, nil
 }
 
-// QueryUnknown adds up requests for flags that do not exist, like DetailStore.Unknown, as fresh as QuerySummary.
-// The error matches ErrNoDetails if the Store is not a DetailStore, and ErrInvalidQuery if an argument is out of
-// range.
+// QueryUnknown adds up requests for flags that do not exist, like DetailStore.Unknown, as fresh as
+// QuerySummary. The error matches ErrNoDetails if the Store is not a DetailStore, and
+// ErrInvalidQuery if an argument is out of range.
 func (e *Engine) QueryUnknown(ctx context.Context, query UnknownQuery) (rows []UnknownRow, err error) {
 	switch {
 	case e.details == nil:

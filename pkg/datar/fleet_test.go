@@ -102,8 +102,8 @@ func TestIdleServersAreHeard(t *testing.T) {
 	})
 }
 
-// TestFleetHasWhatAnAdoptingRunStored kills a server twice: with a batch in its journal, and just after the next run has sent
-// that batch.
+// TestFleetHasWhatAnAdoptingRunStored kills a server twice: with a batch in its journal, and just
+// after the next run has sent that batch.
 func TestFleetHasWhatAnAdoptingRunStored(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -131,8 +131,8 @@ func TestFleetHasWhatAnAdoptingRunStored(t *testing.T) {
 	}
 }
 
-// TestFleetBalances kills and restarts servers at random, some without a journal: what the records say is what the store
-// has, and what was lost is told.
+// TestFleetBalances kills and restarts servers at random, some without a journal: what the records
+// say is what the store has, and what was lost is told.
 func TestFleetBalances(t *testing.T) {
 	t.Parallel()
 	const servers = 4
@@ -215,8 +215,8 @@ func TestRunsWithoutAnEndAreLost(t *testing.T) {
 	}
 }
 
-// TestKilledRunsAreLossesOfTheirTime has a server that was killed with 4 evaluations in memory, and others that
-// adopted some of them or all.
+// TestKilledRunsAreLossesOfTheirTime has a server that was killed with 4 evaluations in memory, and
+// others that adopted some of them or all.
 func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
@@ -255,8 +255,8 @@ func TestKilledRunsAreLossesOfTheirTime(t *testing.T) {
 	}
 }
 
-// TestKilledRunsAreDoubtfulUntilTheirJournalIsFound has a server that had stored everything before it was killed. What it
-// counted afterward is not known, unless another run has found its journal.
+// TestKilledRunsAreDoubtfulUntilTheirJournalIsFound has a server that had stored everything before
+// it was killed. What it counted afterward is not known, unless another run has found its journal.
 func TestKilledRunsAreDoubtfulUntilTheirJournalIsFound(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
@@ -301,8 +301,8 @@ func TestKilledRunsAreDoubtfulUntilTheirJournalIsFound(t *testing.T) {
 	}
 }
 
-// TestKillsWithoutAJournalAreDoubtful restarts an engine after kills, with its journals, with journals that are gone, and
-// without any.
+// TestKillsWithoutAJournalAreDoubtful restarts an engine after kills, with its journals, with
+// journals that are gone, and without any.
 func TestKillsWithoutAJournalAreDoubtful(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -351,8 +351,8 @@ func TestKillsWithoutAJournalAreDoubtful(t *testing.T) {
 	}
 }
 
-// TestCountsOfOtherJournalsDoNotHideALoss has servers that share a folder in which the journal of one
-// of them is gone. Others adopted as many counts as it had pending, but from other journals.
+// TestCountsOfOtherJournalsDoNotHideALoss has servers that share a folder in which the journal of
+// one of them is gone. Others adopted as many counts as it had pending, but from other journals.
 func TestCountsOfOtherJournalsDoNotHideALoss(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
@@ -378,8 +378,8 @@ func TestCountsOfOtherJournalsDoNotHideALoss(t *testing.T) {
 	}
 }
 
-// TestAdoptedCountsDoNotHideOtherLosses: what a run adopted includes what a killed run counted after its last record, so
-// it may be more than was pending.
+// TestAdoptedCountsDoNotHideOtherLosses: what a run adopted includes what a killed run counted
+// after its last record, so it may be more than was pending.
 func TestAdoptedCountsDoNotHideOtherLosses(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
@@ -450,8 +450,8 @@ func TestServersWithClocksAheadAreSilent(t *testing.T) {
 	}
 }
 
-// TestClocksThatWereAheadAreDoubts: the counts of such a run are in hours to come, even if it has ended, or another run
-// with the right clock has followed it.
+// TestClocksThatWereAheadAreDoubts: the counts of such a run are in hours to come, even if it has
+// ended, or another run with the right clock has followed it.
 func TestClocksThatWereAheadAreDoubts(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
@@ -540,7 +540,8 @@ func TestCompleteness(t *testing.T) {
 	}
 }
 
-// TestCompletenessOfRuns has each rule of CompletenessOf, and the nearest case to which it does not apply.
+// TestCompletenessOfRuns has each rule of CompletenessOf, and the nearest case to which it does not
+// apply.
 func TestCompletenessOfRuns(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
@@ -595,7 +596,8 @@ type laggingStore struct {
 
 func (s *laggingStore) Lag(context.Context) (time.Duration, error) { return s.lag, s.err }
 
-// TestLagOfTheStore checks that upTo is a time up to which queries include all counts, whatever batches they miss.
+// TestLagOfTheStore checks that upTo is a time up to which queries include all counts, whatever
+// batches they miss.
 func TestLagOfTheStore(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -647,8 +649,8 @@ func TestLagOfTheStore(t *testing.T) {
 	}
 }
 
-// TestLagOfRunsThatEnded checks that a run that ended, or was killed and followed by another one, holds upTo back while
-// queries may miss its counts, and that it does not become silent.
+// TestLagOfRunsThatEnded checks that a run that ended, or was killed and followed by another one,
+// holds upTo back while queries may miss its counts, and that it does not become silent.
 func TestLagOfRunsThatEnded(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

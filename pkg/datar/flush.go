@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// Flush sends the evaluations recorded before the call to the store. It returns nil if all of them are stored. On
-// an error everything is kept for the next flush: a batch that was sent and not confirmed is sent again unchanged.
+// Flush sends the evaluations recorded before the call to the store. It returns nil if all of them
+// are stored. On an error everything is kept for the next flush: a batch that was sent and not
+// confirmed is sent again unchanged.
 func (e *Engine) Flush(ctx context.Context) error {
 	if err := e.lockFlushing(ctx); err != nil {
 		return err
@@ -65,8 +66,8 @@ func (e *Engine) flush(ctx context.Context) error {
 	return err
 }
 
-// flushCounts is flush for an engine that ends. If the store has all counts but not the end of the engine, it does
-// not wait for the store.
+// flushCounts is flush for an engine that ends. If the store has all counts but not the end of the
+// engine, it does not wait for the store.
 func (e *Engine) flushCounts(ctx context.Context) error {
 	err := e.flush(ctx)
 	if untold, ok := errors.AsType[*recordError](err); ok {
@@ -105,8 +106,8 @@ func (e *Engine) finish(started time.Time, lost map[*arena]bool, err error) {
 	e.logClock()
 }
 
-// logClock logs when the clocks of this process and of the store begin to differ by MaxAhead. It requires the flushing
-// lock.
+// logClock logs when the clocks of this process and of the store begin to differ by MaxAhead. It
+// requires the flushing lock.
 func (e *Engine) logClock() {
 	offset := e.clockOffset()
 	differ := offset.Abs() >= MaxAhead
@@ -128,9 +129,9 @@ func (e *Engine) isDue(a *arena) bool {
 	return slices.ContainsFunc(cells, func(c *cell) bool { return c.flags.Load()&changed != 0 })
 }
 
-// flushArena sends the counts of one arena: the batch of an earlier flush unchanged, and then the current counts,
-// each cell once. Later counts wait for the next flush, because otherwise this one might never end. Later arenas
-// are flushed afterward.
+// flushArena sends the counts of one arena: the batch of an earlier flush unchanged, and then the
+// current counts, each cell once. Later counts wait for the next flush, because otherwise this one
+// might never end. Later arenas are flushed afterward.
 func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, after []*arena) error {
 	e.mu.Lock()
 	cells := a.engineMu.cells
@@ -151,8 +152,8 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 		} else {
 			more = true
 			if e.details != nil && a.flushing.pending.batch.Server == nil {
-				// It was adopted, and a journal has no records. If this process is killed before the next batch,
-				// the statistics include what this one stored.
+				// It was adopted, and a journal has no records. If this process is killed before
+				// the next batch, the statistics include what this one stored.
 				a.flushing.pending.batch.Server = e.record(started, a.flushing.pending.evaluations(), false)
 			}
 		}
@@ -187,8 +188,8 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 	return nil
 }
 
-// apply calls the store to add a batch, and returns how many of its evaluations the store omitted. A panic of the
-// store is an error.
+// apply calls the store to add a batch, and returns how many of its evaluations the store omitted.
+// A panic of the store is an error.
 func (e *Engine) apply(ctx context.Context, batch Batch) (refused int64, err error) {
 	defer e.recoverStore(&err)
 	if s, ok := e.options.Store.(PartialApplier); ok {
@@ -224,9 +225,9 @@ func (e *Engine) settle(a *arena, count func(evaluations int64)) {
 	count(a.settle())
 }
 
-// abandonLocked ends counting in journals that were changed from outside, as lost reports, so that a new one is
-// created. It also does so while the store is unavailable, because a kill would lose the counts of the old one. It
-// returns the paths of these journals.
+// abandonLocked ends counting in journals that were changed from outside, as lost reports, so that
+// a new one is created. It also does so while the store is unavailable, because a kill would lose
+// the counts of the old one. It returns the paths of these journals.
 func (e *Engine) abandonLocked(lost map[*arena]bool) (paths []string) {
 	for _, a := range e.mu.arenas {
 		if !a.engineMu.abandoned && (lost[a] || a.missing.Load()) {
@@ -239,9 +240,9 @@ func (e *Engine) abandonLocked(lost map[*arena]bool) (paths []string) {
 	return paths
 }
 
-// retireLocked removes the cells of other hours than the current one, and removes and returns the arenas with
-// nothing left to send. A late or early evaluation gets a new cell. It requires the flushing lock, too, after all
-// changes were sent.
+// retireLocked removes the cells of other hours than the current one, and removes and returns the
+// arenas with nothing left to send. A late or early evaluation gets a new cell. It requires the
+// flushing lock, too, after all changes were sent.
 func (e *Engine) retireLocked(now Hour) (done []*arena) {
 	newest := e.newestLocked()
 	var arenas []*arena
@@ -271,9 +272,10 @@ func (e *Engine) retireLocked(now Hour) (done []*arena) {
 	return done
 }
 
-// giveUp ends an arena that has nothing left to send. Its identity is reused, so that the ledger of the store does
-// not grow with every hour. It is not reused with a CounterStore, which has no ledger, or if the journal was
-// changed from outside or cannot be removed, because it may come back.
+// giveUp ends an arena that has nothing left to send. Its identity is reused, so that the ledger of
+// the store does not grow with every hour. It is not reused with a CounterStore, which has no
+// ledger, or if the journal was changed from outside or cannot be removed, because it may come
+// back.
 func (e *Engine) giveUp(a *arena) {
 	if a.journal != nil {
 		if err := a.journal.remove(); err != nil {
@@ -292,8 +294,8 @@ func (e *Engine) giveUp(a *arena) {
 	e.mu.writers = append(e.mu.writers, a.flushing.writer)
 }
 
-// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile is stored, or
-// kept in the journal, or dropped and counted.
+// finalFlush stores the last counts and ends counting, so that each evaluation recorded meanwhile
+// is stored, or kept in the journal, or dropped and counted.
 func (e *Engine) finalFlush(ctx context.Context) error {
 	e.flushing.token <- struct{}{} // a flush that holds it ends with the engine's lifetime
 	defer e.unlockFlushing()
@@ -388,8 +390,8 @@ func (e *Engine) run() {
 	}
 }
 
-// retryDelay doubles from firstRetry to lastRetry, and is shortened at random by up to half, so that servers do not
-// retry at the same moment.
+// retryDelay doubles from firstRetry to lastRetry, and is shortened at random by up to half, so
+// that servers do not retry at the same moment.
 func retryDelay(failures int) time.Duration {
 	delay := lastRetry
 	if doublings := failures - 1; doublings < 10 {

@@ -16,24 +16,27 @@ import (
 	"unsafe"
 )
 
-// A journal is a file whose mapped memory holds the slots of one arena. Counting changes the file, and costs as
-// much as in memory. When the process is killed, the kernel still has the pages. Nothing is written as a log or
-// replayed: the counters themselves are read back.
+// A journal is a file whose mapped memory holds the slots of one arena. Counting changes the file,
+// and costs as much as in memory. When the process is killed, the kernel still has the pages.
+// Nothing is written as a log or replayed: the counters themselves are read back.
 //
-// The file begins with a header of one page. The slots follow, and then three arrays with a number for each slot:
-// the total stored count once a batch is stored. Batch n uses the array n modulo 3. With the number of the newest
-// batch, the arrays describe the batch in flight, so that a process that finds the file can send exactly the same
-// batch again; the store ignores it if it has it. The array before has the counts stored by the previous batch,
-// because its confirmation, the field stored of its slots, reaches the disk no earlier than the next batch. The
-// third array may be half written, by a process that was killed before it saved the number of its next batch.
+// The file begins with a header of one page. The slots follow, and then three arrays with a number
+// for each slot: the total stored count once a batch is stored. Batch n uses the array n modulo 3.
+// With the number of the newest batch, the arrays describe the batch in flight, so that a process
+// that finds the file can send exactly the same batch again; the store ignores it if it has it. The
+// array before has the counts stored by the previous batch, because its confirmation, the field
+// stored of its slots, reaches the disk no earlier than the next batch. The third array may be half
+// written, by a process that was killed before it saved the number of its next batch.
 const (
 	journalMagic = "datarjnl"
-	// journalVersion is the version that is written. Files of version 1 differ only in that four bytes of a slot,
-	// which now have version, outcome and asked, are 0; they are adopted unchanged.
+	// journalVersion is the version that is written. Files of version 1 differ only in that four
+	// bytes of a slot, which now have version, outcome and asked, are 0; they are adopted
+	// unchanged.
 	journalVersion       = 2
 	oldestJournalVersion = 1
 	headerSize           = 4096
-	// arenaSlots times the 88 bytes of a slot and its readings are 352 pages. A batch is at most one arena.
+	// arenaSlots times the 88 bytes of a slot and its readings are 352 pages. A batch is at most
+	// one arena.
 	arenaSlots = 16_384
 	// readings is the number of arrays of readings.
 	readings = 3
@@ -51,7 +54,8 @@ type journalHeader struct {
 	checksum         uint32 // CRC-32 (IEEE) of the bytes before
 	_                uint32
 	begun            atomic.Int64 // sequence of the newest batch
-	// run is the run that counts in the file, as in its ServerRecord. Files of earlier versions have zeros here.
+	// run is the run that counts in the file, as in its ServerRecord. Files of earlier versions
+	// have zeros here.
 	run [64]byte
 }
 
@@ -74,7 +78,8 @@ func journalSize(slots int) int64 { return headerSize + int64(slots)*(slotSize+r
 // unfinishedSuffix is the suffix of a journal that is being created.
 const unfinishedSuffix = ".new"
 
-// journalName matches the names of journals. The first group is the database, the second the writer.
+// journalName matches the names of journals. The first group is the database, the second the
+// writer.
 var journalName = regexp.MustCompile(`^datar-([0-9a-zA-Z-]+)\.([0-9a-f-]{36})\.journal$`)
 
 // runName matches the names of runs.
@@ -84,7 +89,8 @@ func journalPath(dir, database, writer string) string {
 	return filepath.Join(dir, "datar-"+database+"."+writer+".journal")
 }
 
-// createJournal creates a file for a new arena of a run. The file gets its name only when it is complete and locked.
+// createJournal creates a file for a new arena of a run. The file gets its name only when it is
+// complete and locked.
 func createJournal(dir, database, run string, w writer, slots int) (_ *arena, err error) {
 	path := journalPath(dir, database, w.id)
 	file, err := os.OpenFile(path+unfinishedSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -100,8 +106,8 @@ func createJournal(dir, database, run string, w writer, slots int) (_ *arena, er
 			_ = os.Remove(path + unfinishedSuffix)
 		}
 	}()
-	// Write the whole file before mapping it, so that a full disk is an error here and not a fault in a running
-	// server.
+	// Write the whole file before mapping it, so that a full disk is an error here and not a fault
+	// in a running server.
 	zeros := make([]byte, 64<<10)
 	for left := journalSize(slots); left > 0; left -= int64(len(zeros)) {
 		if _, err := file.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
@@ -149,8 +155,8 @@ func mapJournal(file *os.File, path string, slots int) (*arena, error) {
 	return a, nil
 }
 
-// begin writes the batch in flight to the file, and syncs the file. It continues if the sync fails: the file then
-// only misses protection against a power failure.
+// begin writes the batch in flight to the file, and syncs the file. It continues if the sync fails:
+// the file then only misses protection against a power failure.
 func (j *journal) begin(p *pending) {
 	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
@@ -160,7 +166,8 @@ func (j *journal) begin(p *pending) {
 	_ = syncMapped(j.mapped)
 }
 
-// abort removes the batch in flight from the file. Its number stays the newest, until the next batch uses it.
+// abort removes the batch in flight from the file. Its number stays the newest, until the next
+// batch uses it.
 func (j *journal) abort(p *pending) {
 	sent := j.sent[p.batch.Sequence%readings]
 	for _, r := range p.readings {
@@ -189,7 +196,8 @@ func (j *journal) remove() error {
 	return errors.Join(err, j.leave())
 }
 
-// leave releases the lock and the memory, and keeps the file for adoption. Later uses of the arena fault.
+// leave releases the lock and the memory, and keeps the file for adoption. Later uses of the arena
+// fault.
 func (j *journal) leave() error {
 	err := detachMapped(j.mapped)
 	return errors.Join(err, unlockFile(j.file), j.file.Close())
@@ -198,8 +206,8 @@ func (j *journal) leave() error {
 // errDamaged marks a file that is not a valid journal, or no longer valid.
 var errDamaged = errors.New("not a valid journal")
 
-// openJournal opens a file that no process holds and reads back its contents. It returns nil if a process holds it,
-// or if it is gone. The error matches errDamaged if the file must be renamed.
+// openJournal opens a file that no process holds and reads back its contents. It returns nil if a
+// process holds it, or if it is gone. The error matches errDamaged if the file must be renamed.
 func openJournal(path, database, writer string, of abilities) (_ *arena, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -286,8 +294,9 @@ func text(padded [64]byte) string {
 	return string(padded[:n])
 }
 
-// recover restores the state of the previous process. The batch in flight becomes pending again, unchanged, and
-// later counts are marked as changed. Without details, only events are restored, with their keys.
+// recover restores the state of the previous process. The batch in flight becomes pending again,
+// unchanged, and later counts are marked as changed. Without details, only events are restored,
+// with their keys.
 func (a *arena) recover(details bool) error {
 	begun := a.journal.header.begun.Load()
 	if begun < 0 {
@@ -302,8 +311,9 @@ func (a *arena) recover(details bool) error {
 		}
 		// The next batch may have other slots than the half-written one.
 		next[i].Store(0)
-		// After a power failure, the disk may not have the confirmation of the batch before the one in flight. It
-		// may have the reading of the batch in flight but not yet the count: then the batch was never sent.
+		// After a power failure, the disk may not have the confirmation of the batch before the one
+		// in flight. It may have the reading of the batch in flight but not yet the count: then the
+		// batch was never sent.
 		stored, count := max(s.stored.Load(), before[i].Load()), s.counted()
 		if err := s.check(count, stored); err != nil {
 			return fmt.Errorf("slot %d: %w", i, err)
@@ -350,8 +360,8 @@ func (s *slot) check(count, stored int64) error {
 	return nil
 }
 
-// adoptJournals opens the journals of the database that no process holds, for a store with these abilities. It
-// renames and logs damaged files.
+// adoptJournals opens the journals of the database that no process holds, for a store with these
+// abilities. It renames and logs damaged files.
 func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*arena, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -379,7 +389,8 @@ func adoptJournals(dir, database string, of abilities, logger *slog.Logger) ([]*
 	return adopted, nil
 }
 
-// removeUnfinished removes a file of a process that was killed while it created a journal. The file is empty.
+// removeUnfinished removes a file of a process that was killed while it created a journal. The file
+// is empty.
 func removeUnfinished(dir, database string, entry fs.DirEntry) {
 	name, unfinished := strings.CutSuffix(entry.Name(), unfinishedSuffix)
 	if match := journalName.FindStringSubmatch(name); !unfinished || match == nil || match[1] != database {

@@ -119,7 +119,8 @@ func TestJournalSurvivesAKill(t *testing.T) {
 	}
 }
 
-// The process is killed after the batch was sent: the store may have applied it or not, and only it knows.
+// The process is killed after the batch was sent: the store may have applied it or not, and only it
+// knows.
 func TestKillBetweenCommitAndConfirmation(t *testing.T) {
 	t.Parallel()
 	for name, errs := range map[string][2]error{
@@ -550,7 +551,8 @@ func TestRefusedRowsAreIsolated(t *testing.T) {
 	wantStats(t, e.Engine, 202, 195, 7)
 }
 
-// A constraint that refuses everything must not make a flush try the whole batch again for each row.
+// A constraint that refuses everything must not make a flush try the whole batch again for each
+// row.
 func TestAllRowsAreRefused(t *testing.T) {
 	t.Parallel()
 	const keys = 1000
@@ -600,8 +602,8 @@ func TestKillWhileARefusedRowIsLookedFor(t *testing.T) {
 	}
 }
 
-// TestLateRecordsAndTheGarbageCollector records through cells whose arenas are given up meanwhile: their memory must
-// stay until the last one has let go.
+// TestLateRecordsAndTheGarbageCollector records through cells whose arenas are given up meanwhile:
+// their memory must stay until the last one has let go.
 func TestLateRecordsAndTheGarbageCollector(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -639,7 +641,8 @@ func TestLateRecordsAndTheGarbageCollector(t *testing.T) {
 
 var modelSeeds = flag.Int("model.seeds", 12, "how many random histories TestModel goes through")
 
-// TestModel does at random what can happen to an engine, and checks the statistics after every step.
+// TestModel does at random what can happen to an engine, and checks the statistics after every
+// step.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	for seed := range *modelSeeds {
@@ -650,7 +653,8 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// runModel also checks the totals of counters, if asked. A store that keeps them refuses nothing, and has no old journals.
+// runModel also checks the totals of counters, if asked. A store that keeps them refuses nothing,
+// and has no old journals.
 func runModel(t *testing.T, random *rand.Rand, steps int, counters bool) {
 	h := newHost(t)
 	if !counters {
@@ -808,8 +812,8 @@ type unknownStats struct {
 
 func (b *unknownStats) end(s datar.UnknownStats) { b.gone += s.Dropped + s.Pending }
 
-// check compares the statistics of the running engine with the store. A batch that an engine gave up may be in it, because its
-// answer was lost.
+// check compares the statistics of the running engine with the store. A batch that an engine gave
+// up may be in it, because its answer was lost.
 func (b *unknownStats) check(h *host, s datar.UnknownStats) {
 	h.t.Helper()
 	if s.Recorded != s.Stored+s.Pending+s.Dropped || s.Pending < 0 {
@@ -854,7 +858,8 @@ func (h *host) storedInDetail() (sum int64) {
 	return sum
 }
 
-// makeVersion1 turns journals that no engine holds into those of the version before: without outcome, version and asked.
+// makeVersion1 turns journals that no engine holds into those of the version before: without
+// outcome, version and asked.
 func (h *host) makeVersion1() {
 	h.t.Helper()
 	const version, checksum, slots, header, slot, details = 12, 152, 16, 4096, 64, 28
@@ -959,7 +964,8 @@ func checkRows(t *testing.T, batch datar.Batch) {
 	}
 }
 
-// A key that is counted very often is spread over stripes. To everybody else it is one key, also after a kill.
+// A key that is counted very often is spread over stripes. To everybody else it is one key, also
+// after a kill.
 func TestBusyKey(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -1034,7 +1040,8 @@ func TestKillWhileABatchIsNoted(t *testing.T) {
 	}
 }
 
-// A Record that was held up adds to a sealed slot and takes it back. What is read in between must not be one too many.
+// A Record that was held up adds to a sealed slot and takes it back. What is read in between must
+// not be one too many.
 func TestCloseBesideALateRecord(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -1162,8 +1169,8 @@ func TestFlushEndsWhileKeysAreCounted(t *testing.T) {
 	}
 }
 
-// What a killed process had noted of a batch that it did not get to begin must not be taken for part of a later one,
-// which is of other rows.
+// What a killed process had noted of a batch that it did not get to begin must not be taken for
+// part of a later one, which is of other rows.
 func TestKillAfterAKillWhileABatchIsNoted(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string][2]error{

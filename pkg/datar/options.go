@@ -18,16 +18,18 @@ const (
 	MaxFlushInterval = time.Hour
 	// MinRetention is the minimum of Options.Retention other than 0.
 	MinRetention = 48 * time.Hour
-	// DefaultMaxKeys is the default of Options.MaxKeys. A key takes about 240 bytes, so this is about 23 MB
-	// (BenchmarkMemory).
+	// DefaultMaxKeys is the default of Options.MaxKeys. A key takes about 240 bytes, so this is
+	// about 23 MB (BenchmarkMemory).
 	DefaultMaxKeys = 100_000
 	// earlyFlushKeys is the number of keys with new counts that triggers an early flush.
 	earlyFlushKeys = 10_000
 
-	// MaxAhead is how far the time of an event may be ahead of Options.Now: an event of an hour that begins later is dropped.
+	// MaxAhead is how far the time of an event may be ahead of Options.Now: an event of an hour
+	// that begins later is dropped.
 	MaxAhead = 5 * time.Minute
 
-	// flushTimeout limits one attempt of the background flush; 100,000 rows take a few seconds on a slow disk.
+	// flushTimeout limits one attempt of the background flush; 100,000 rows take a few seconds on a
+	// slow disk.
 	flushTimeout = time.Minute
 	// closeTimeout limits the final flush of a Close whose context has no deadline.
 	closeTimeout = 10 * time.Second
@@ -36,8 +38,9 @@ const (
 	// The delay after the first failed flush, doubled after each further one.
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
-	// maintenanceInterval is the time between two calls of Maintainer.Maintain, and between two checks of the
-	// journals: for journals of ended processes, and to create one that could not be created before.
+	// maintenanceInterval is the time between two calls of Maintainer.Maintain, and between two
+	// checks of the journals: for journals of ended processes, and to create one that could not be
+	// created before.
 	maintenanceInterval = time.Minute
 	// freshness is the age of the newest flush above which a query flushes first.
 	freshness = time.Second
@@ -50,20 +53,22 @@ type Options struct {
 	Catalog Catalog
 	// FlushInterval is the time between two flushes, MinFlushInterval to MaxFlushInterval.
 	FlushInterval time.Duration
-	// MaxKeys limits the keys in memory. When 5/8 of them are in use, evaluations of new keys are counted without
-	// their version, from 6/8 on also without Asked, from 7/8 on also without their segment. When all are in use,
-	// evaluations of new keys are dropped and counted as such.
+	// MaxKeys limits the keys in memory. When 5/8 of them are in use, evaluations of new keys are
+	// counted without their version, from 6/8 on also without Asked, from 7/8 on also without their
+	// segment. When all are in use, evaluations of new keys are dropped and counted as such.
 	MaxKeys int
-	// Journal keeps counts when the process ends in any way. The zero value keeps them in memory only.
+	// Journal keeps counts when the process ends in any way. The zero value keeps them in memory
+	// only.
 	Journal JournalOptions
 	// Server names this engine among the servers of a DetailStore.
 	Server ServerOptions
-	// Retention is how long the store keeps counts in detail; for earlier days it keeps each flag's total. 0 means
-	// forever; otherwise it is at least MinRetention, and the Store must be a Maintainer.
+	// Retention is how long the store keeps counts in detail; for earlier days it keeps each flag's
+	// total. 0 means forever; otherwise it is at least MinRetention, and the Store must be a
+	// Maintainer.
 	Retention time.Duration
-	// Logger receives a line when flushes start to fail and when they work again, and when counts are in memory
-	// only although a journal is on. Nil means slog.Default(). To turn logging off, use
-	// slog.New(slog.DiscardHandler).
+	// Logger receives a line when flushes start to fail and when they work again, and when counts
+	// are in memory only although a journal is on. Nil means slog.Default(). To turn logging off,
+	// use slog.New(slog.DiscardHandler).
 	Logger *slog.Logger
 	// Now is the clock, for tests. Nil means time.Now.
 	Now func() time.Time
@@ -71,12 +76,13 @@ type Options struct {
 
 // JournalOptions configure an engine's journals: files that hold the counters themselves.
 type JournalOptions struct {
-	// Dir is a directory on a local disk. Engines and processes can share it. Empty means no journal. At startup,
-	// and each minute after Start, an engine adopts the journals in it that no living process holds and that have
-	// the same Store.Identity. Journals work only on Linux, macOS and the BSDs.
+	// Dir is a directory on a local disk. Engines and processes can share it. Empty means no
+	// journal. At startup, and each minute after Start, an engine adopts the journals in it that no
+	// living process holds and that have the same Store.Identity. Journals work only on Linux,
+	// macOS and the BSDs.
 	Dir string
-	// Required makes New fail with an error that matches ErrJournal if Dir cannot be used. Otherwise the engine
-	// logs a warning, counts in memory, and retries each minute.
+	// Required makes New fail with an error that matches ErrJournal if Dir cannot be used.
+	// Otherwise the engine logs a warning, counts in memory, and retries each minute.
 	Required bool
 }
 

@@ -11,8 +11,8 @@ type Outcome uint8
 
 // The outcomes. Their values are part of the journal's format and of stored data.
 const (
-	// Unattributed is for evaluations of which only the assignment is known: evaluations counted by Flagr or an
-	// older version, and events of a host that set no outcome and assigned no variant.
+	// Unattributed is for evaluations of which only the assignment is known: evaluations counted by
+	// Flagr or an older version, and events of a host that set no outcome and assigned no variant.
 	Unattributed Outcome = iota
 	// Matched: a variant was assigned.
 	Matched
@@ -26,7 +26,8 @@ const (
 	Disabled
 	// Error: an application reported that its evaluation failed.
 	Error
-	// NotFound: the flag does not exist. No counter of a flag has this outcome; UnknownRow counts these requests.
+	// NotFound: the flag does not exist. No counter of a flag has this outcome; UnknownRow counts
+	// these requests.
 	NotFound
 	outcomes
 )
@@ -52,7 +53,8 @@ func ParseOutcome(name string) (Outcome, error) {
 	return Outcome(i), nil
 }
 
-// IsEvent reports whether Store.Totals includes evaluations with the outcome. Other outcomes are in details only.
+// IsEvent reports whether Store.Totals includes evaluations with the outcome. Other outcomes are in
+// details only.
 func (o Outcome) IsEvent() bool {
 	switch o {
 	case Unattributed, Matched, HeldOut, NoMatch, Error:
@@ -62,8 +64,9 @@ func (o Outcome) IsEvent() bool {
 	}
 }
 
-// Fits reports whether a counter with the outcome may have the variant, where 0 means none: only an assignment has
-// one. Reported errors and unattributed counts may have any. NotFound has no counter.
+// Fits reports whether a counter with the outcome may have the variant, where 0 means none: only an
+// assignment has one. Reported errors and unattributed counts may have any. NotFound has no
+// counter.
 func (o Outcome) Fits(variantID int64) bool {
 	switch o {
 	case Unattributed, Error:
@@ -86,7 +89,8 @@ const (
 	AskedByTag Asked = 1 << iota
 	// AskedWithoutEntityID: the caller gave no entity ID, so a random one was used.
 	AskedWithoutEntityID
-	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of
+	// another type.
 	AskedUnevaluable
 	askedEnd
 )

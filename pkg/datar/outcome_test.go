@@ -20,7 +20,8 @@ func TestOutcomeNames(t *testing.T) {
 	}
 }
 
-// TestRecordWithDetails records what an Event can have, for a store that keeps details and for one that does not.
+// TestRecordWithDetails records what an Event can have, for a store that keeps details and for one
+// that does not.
 func TestRecordWithDetails(t *testing.T) {
 	t.Parallel()
 	type kept struct {

@@ -17,10 +17,11 @@ const (
 	defaultWindow = 7 * 24 * time.Hour
 )
 
-// SummaryQuery is the query of QuerySummary. The zero value selects the 100 busiest flags of the last 7 days.
+// SummaryQuery is the query of QuerySummary. The zero value selects the 100 busiest flags of the
+// last 7 days.
 type SummaryQuery struct {
-	// From is the start of the window, inclusive; nil means 7 days ago. To is its end, exclusive; nil means now.
-	// Both are widened to whole UTC hours.
+	// From is the start of the window, inclusive; nil means 7 days ago. To is its end, exclusive;
+	// nil means now. Both are widened to whole UTC hours.
 	From, To *time.Time
 	// Limit is 1 to 1000; nil means 100. Offset is 0 or more; nil means 0.
 	Limit, Offset *int32
@@ -32,7 +33,8 @@ type FlagSummary struct {
 	// FlagInfo is zero if the Catalog no longer has the flag.
 	FlagInfo
 	Total int64
-	// LastEvaluatedAt is the time of the last evaluation, UTC, to the millisecond. Zero means unknown.
+	// LastEvaluatedAt is the time of the last evaluation, UTC, to the millisecond. Zero means
+	// unknown.
 	LastEvaluatedAt time.Time
 }
 
@@ -44,7 +46,8 @@ type BreakdownQuery struct {
 // FlagBreakdown is the traffic of one flag within a window, by three dimensions.
 type FlagBreakdown struct {
 	FlagID int64
-	// ByVariant is in descending order of counts. VariantID 0 stands for evaluations without a variant.
+	// ByVariant is in descending order of counts. VariantID 0 stands for evaluations without a
+	// variant.
 	ByVariant []VariantCount
 	// BySegment is in descending order of counts. It omits evaluations that matched no segment.
 	BySegment []SegmentCount
@@ -75,9 +78,9 @@ type DayCount struct {
 	Count int64
 }
 
-// QuerySummary returns the flags with traffic in the window, busiest first, and flags with equal counts by ID. It
-// flushes the engine's counts first, at most once a second. The error matches ErrInvalidQuery if an argument is out
-// of range.
+// QuerySummary returns the flags with traffic in the window, busiest first, and flags with equal
+// counts by ID. It flushes the engine's counts first, at most once a second. The error matches
+// ErrInvalidQuery if an argument is out of range.
 func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSummary, error) {
 	from, to, err := Window(query.From, query.To, e.options.Now())
 	if err != nil {
@@ -119,8 +122,9 @@ func (e *Engine) QuerySummary(ctx context.Context, query SummaryQuery) ([]FlagSu
 	return summaries, nil
 }
 
-// QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary. The error matches
-// ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if the flag does not exist and has no counts.
+// QueryFlagSummaryBreakdown returns the traffic of one flag, as fresh as QuerySummary. The error
+// matches ErrInvalidQuery if an argument is out of range, and ErrFlagNotFound if the flag does not
+// exist and has no counts.
 func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, query BreakdownQuery) (*FlagBreakdown, error) {
 	from, to, err := Window(query.From, query.To, e.options.Now())
 	if err != nil {
@@ -166,9 +170,9 @@ func (e *Engine) QueryFlagSummaryBreakdown(ctx context.Context, flagID int64, qu
 	return b, nil
 }
 
-// outcomesAndDays reads the totals by outcome and by day with two queries. Because other engines write
-// concurrently, it alternates the queries until nothing changed between two of them. If something always changes,
-// the sums differ by that.
+// outcomesAndDays reads the totals by outcome and by day with two queries. Because other engines
+// write concurrently, it alternates the queries until nothing changed between two of them. If
+// something always changes, the sums differ by that.
 func (e *Engine) outcomesAndDays(ctx context.Context, query TotalsQuery) (outcomes, days []Total, err error) {
 	byOutcome, byDay := query, query
 	byOutcome.GroupBy, byDay.GroupBy = ByOutcome, ByDay
@@ -244,9 +248,9 @@ func (e *Engine) storeTotals(ctx context.Context, query TotalsQuery) (totals []T
 	return e.options.Store.Totals(ctx, query)
 }
 
-// Window returns the hours from first until before last of a query's window, which is widened to whole UTC hours and
-// cut to the years 1970 to 9999. A nil from means 7 days before now, and a nil to means now. The error matches
-// ErrInvalidQuery.
+// Window returns the hours from first until before last of a query's window, which is widened to
+// whole UTC hours and cut to the years 1970 to 9999. A nil from means 7 days before now, and a nil
+// to means now. The error matches ErrInvalidQuery.
 func Window(from, to *time.Time, now time.Time) (first, last Hour, err error) {
 	start, end := now.Add(-defaultWindow), now
 	if from != nil {
@@ -283,8 +287,8 @@ func page(limit, offset *int32) (int, int, error) {
 	return int(l), int(o), nil
 }
 
-// refresh flushes the counts, unless a query did so within the last second, and waits for at most a second: a query
-// then returns what is stored. Stats shows flushes that take longer or fail.
+// refresh flushes the counts, unless a query did so within the last second, and waits for at most a
+// second: a query then returns what is stored. Stats shows flushes that take longer or fail.
 func (e *Engine) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, freshness)
 	defer cancel()

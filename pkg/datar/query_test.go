@@ -243,7 +243,8 @@ func TestQueriesOfAFailingStore(t *testing.T) {
 	}
 }
 
-// sharedStore is one that others write to: after each of the next queries, somebody adds an evaluation.
+// sharedStore is one that others write to: after each of the next queries, somebody adds an
+// evaluation.
 type sharedStore struct {
 	memstore.Store
 	t        *testing.T
@@ -387,7 +388,8 @@ func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 	}
 }
 
-// A breakdown has the names that the catalog has, and an empty one for each id that it does not name.
+// A breakdown has the names that the catalog has, and an empty one for each id that it does not
+// name.
 func TestBreakdownNamesVariantsAndSegments(t *testing.T) {
 	t.Parallel()
 	names := datar.StaticCatalog{1: {Key: "k", Variants: map[int64]string{1: "on"}, Segments: map[int64]string{5: "staff"}}}

@@ -15,11 +15,12 @@ type Event struct {
 	VariantID, SegmentID int64
 	// Time is the time of the evaluation, in any time zone. It determines the hour. Zero means now.
 	Time time.Time
-	// Outcome is the result of the evaluation. If it is 0, it is Matched if there is a variant, else Unattributed.
-	// Only Matched has a variant, and HeldOut, NoMatch, NoSegments and Disabled do not allow one. NotFound is
-	// invalid.
+	// Outcome is the result of the evaluation. If it is 0, it is Matched if there is a variant,
+	// else Unattributed. Only Matched has a variant, and HeldOut, NoMatch, NoSegments and Disabled
+	// do not allow one. NotFound is invalid.
 	Outcome Outcome
-	// Asked is how the flag was asked for. Asked and Version are not kept for Unattributed evaluations.
+	// Asked is how the flag was asked for. Asked and Version are not kept for Unattributed
+	// evaluations.
 	Asked Asked
 	// Version is the ID of the flag's snapshot modulo 65,536, or 0.
 	Version uint16
@@ -27,11 +28,11 @@ type Event struct {
 	Count int64
 }
 
-// Record counts an event. It never does I/O, never returns an error, and does not allocate for a key that was seen
-// in the same hour. An invalid event is dropped as DropInvalid.
+// Record counts an event. It never does I/O, never returns an error, and does not allocate for a
+// key that was seen in the same hour. An invalid event is dropped as DropInvalid.
 func (e *Engine) Record(event Event) {
-	// An Event and the receiver need more registers than a call has, so they would go over the stack. This function
-	// is inlined into callers, and the functions that it calls need fewer.
+	// An Event and the receiver need more registers than a call has, so they would go over the
+	// stack. This function is inlined into callers, and the functions that it calls need fewer.
 	e.count(event.FlagID, event.VariantID, event.SegmentID, event.Time, event.Outcome, uint32(event.Version)<<16|uint32(event.Asked), event.Count)
 }
 
@@ -123,8 +124,8 @@ func (k Key) valid(ms int64, now time.Time) bool {
 		k.Hour <= HourOf(now.Add(MaxAhead)) && k.Outcome.Fits(k.VariantID) && k.Asked < askedEnd
 }
 
-// recordSlow counts or drops evaluations whose key has no cell, or one that has just been sealed, or whose count is
-// invalid.
+// recordSlow counts or drops evaluations whose key has no cell, or one that has just been sealed,
+// or whose count is invalid.
 func (e *Engine) recordSlow(key Key, ms, n int64) addition {
 	now := e.options.Now()
 	if inRange := n > 0 && n <= maxEventCount; !inRange || !key.valid(ms, now) {
@@ -176,8 +177,8 @@ func (e *Engine) logInvalid() {
 		"flag", i.key.FlagID, "variant", i.key.VariantID, "segment", i.key.SegmentID, "outcome", i.key.Outcome, "time", time.UnixMilli(i.ms).UTC(), "count", i.count)
 }
 
-// foldings define which part of new keys is dropped when so many eighths of Options.MaxKeys are in use, so that
-// sums stay correct: first the version, then asked, then the segment.
+// foldings define which part of new keys is dropped when so many eighths of Options.MaxKeys are in
+// use, so that sums stay correct: first the version, then asked, then the segment.
 var foldings = [...]struct {
 	eighths int
 	fold    func(*Key)
@@ -222,8 +223,8 @@ func (e *Engine) cellForLocked(key Key, ms int64) *cell {
 	return c
 }
 
-// takeSlotLocked returns a new cell: of the newest arena, or of the spare one, or of one in memory until there is a
-// journal.
+// takeSlotLocked returns a new cell: of the newest arena, or of the spare one, or of one in memory
+// until there is a journal.
 func (e *Engine) takeSlotLocked(key Key, ms int64) *cell {
 	for {
 		if a := e.newestLocked(); a != nil {

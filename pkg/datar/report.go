@@ -14,9 +14,9 @@ import (
 
 // ServerOptions identify an engine among the servers that write to the same DetailStore.
 type ServerOptions struct {
-	// Name is the server's name, such as the name of the host, and stays the same after a restart. Characters other
-	// than ASCII letters, digits, '.', '_' and '-' become '-', and it is cut to 63 bytes. If it is empty, a random
-	// name is used and stored in Journal.Dir if there is one.
+	// Name is the server's name, such as the name of the host, and stays the same after a restart.
+	// Characters other than ASCII letters, digits, '.', '_' and '-' become '-', and it is cut to 63
+	// bytes. If it is empty, a random name is used and stored in Journal.Dir if there is one.
 	Name string
 	// Kind is KindServer if empty.
 	Kind ServerKind
@@ -37,9 +37,9 @@ func CleanServerName(name string) string {
 	return name[:min(len(name), maxServerName)]
 }
 
-// reporter writes the record of a server to the store, with the batches of arenas. It also writes its own batches,
-// with data that is in no arena. Their writer is the run. It requires the flushing lock, except for its first four
-// fields, which never change.
+// reporter writes the record of a server to the store, with the batches of arenas. It also writes
+// its own batches, with data that is in no arena. Their writer is the run. It requires the flushing
+// lock, except for its first four fields, which never change.
 type reporter struct {
 	name     string
 	kind     ServerKind
@@ -81,8 +81,8 @@ func newReporter(o Options) reporter {
 	return r
 }
 
-// keptName returns the name in a file. If the file does not exist, it writes the given name to it. An unusable file
-// is not an error: the next start then has another name.
+// keptName returns the name in a file. If the file does not exist, it writes the given name to it.
+// An unusable file is not an error: the next start then has another name.
 func keptName(path, name string) string {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +95,8 @@ func keptName(path, name string) string {
 	return name
 }
 
-// record returns the record of a batch that stores this many evaluations. With all, nothing recorded before the
-// flush started is left to send. It requires the flushing lock.
+// record returns the record of a batch that stores this many evaluations. With all, nothing
+// recorded before the flush started is left to send. It requires the flushing lock.
 func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerRecord {
 	r := &e.flushing.reporter
 	newest := e.newRecord(r.base)
@@ -115,9 +115,9 @@ func (e *Engine) record(started time.Time, evaluations int64, all bool) *ServerR
 	e.mu.Lock()
 	record.Stored = e.mu.stored + evaluations
 	e.mu.Unlock()
-	// Adding up the pending evaluations takes long. They are those that were recorded when the flush started and
-	// are neither stored nor dropped since. Later evaluations are in the next record, unless they are already
-	// stored.
+	// Adding up the pending evaluations takes long. They are those that were recorded when the
+	// flush started and are neither stored nor dropped since. Later evaluations are in the next
+	// record, unless they are already stored.
 	record.Recorded = max(r.base.Recorded, record.Stored+dropped)
 	record.Pending = record.Recorded - record.Stored - dropped
 	return record
@@ -156,8 +156,8 @@ func toMilli(t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli()).UTC()
 }
 
-// report sends data that is in no arena: unknown keys, and the server's record if no batch had it for a while, so
-// that others know that the server is running. It requires the flushing lock.
+// report sends data that is in no arena: unknown keys, and the server's record if no batch had it
+// for a while, so that others know that the server is running. It requires the flushing lock.
 func (e *Engine) report(ctx context.Context, started time.Time) error {
 	r := &e.flushing.reporter
 	for e.details != nil && (r.pending != nil || e.unknown.isPending() || e.isRecordDue(started)) {
@@ -199,13 +199,15 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 	return nil
 }
 
-// recordError is why the store did not accept the record of this server, if nothing else had to be sent.
+// recordError is why the store did not accept the record of this server, if nothing else had to be
+// sent.
 type recordError struct{ err error }
 
 func (e *recordError) Error() string { return "store the record of this server: " + e.err.Error() }
 func (e *recordError) Unwrap() error { return e.err }
 
-// isRecordDue reports whether the store's record of this server is old, with some tolerance for early timers.
+// isRecordDue reports whether the store's record of this server is old, with some tolerance for
+// early timers.
 func (e *Engine) isRecordDue(started time.Time) bool {
 	if e.flushing.reporter.ended {
 		return !e.flushing.reporter.told

@@ -6,16 +6,16 @@ import (
 	"unsafe"
 )
 
-// sealedBit marks a slot that accepts no more counts. As the sign bit, it shows in the result of the addition that
-// was too late.
+// sealedBit marks a slot that accepts no more counts. As the sign bit, it shows in the result of
+// the addition that was too late.
 const sealedBit = math.MinInt64
 
-// slot counts the evaluations of one key. It fills one cache line, so that neighbors do not slow each other down.
-// It is in memory or in a mapped journal file, from which it is read back after a kill, so its layout is a file
-// format.
+// slot counts the evaluations of one key. It fills one cache line, so that neighbors do not slow
+// each other down. It is in memory or in a mapped journal file, from which it is read back after a
+// kill, so its layout is a file format.
 type slot struct {
-	// flagID is 0 while the slot is free. It is the last part of the key that is written, and never changes
-	// afterward.
+	// flagID is 0 while the slot is free. It is the last part of the key that is written, and never
+	// changes afterward.
 	flagID               atomic.Int64
 	variantID, segmentID int64
 	hour                 Hour
@@ -27,7 +27,8 @@ type slot struct {
 	count atomic.Int64
 	// stored is how much of count is in the store. Only a flush writes it.
 	stored atomic.Int64
-	// first and last are Unix milliseconds. They are updated before count, so they cover every evaluation in it.
+	// first and last are Unix milliseconds. They are updated before count, so they cover every
+	// evaluation in it.
 	first, last atomic.Int64
 }
 
@@ -55,8 +56,8 @@ func (s *slot) key() Key {
 	}
 }
 
-// add counts n evaluations and returns the count. It returns 0 if the slot was sealed before; the evaluations must
-// then be counted elsewhere.
+// add counts n evaluations and returns the count. It returns 0 if the slot was sealed before; the
+// evaluations must then be counted elsewhere.
 func (s *slot) add(n int64) int64 {
 	count := s.count.Add(n)
 	if count < 0 {

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Record uses an existing journal, or counts in memory until there is one. Files are created here, in the
-// background and at the end of flushes.
+// Record uses an existing journal, or counts in memory until there is one. Files are created here,
+// in the background and at the end of flushes.
 
-// keepJournals creates a spare arena each time the newest one fills up, retries each minute to create a journal
-// after a failure, and adopts the journals of ended processes, until Close.
+// keepJournals creates a spare arena each time the newest one fills up, retries each minute to
+// create a journal after a failure, and adopts the journals of ended processes, until Close.
 func (e *Engine) keepJournals() {
 	ticker := time.NewTicker(maintenanceInterval)
 	defer ticker.Stop()
@@ -35,8 +35,8 @@ func (e *Engine) needsSpareLocked() bool {
 	return newest == nil || newest.journal == nil || newest.engineMu.taken >= len(newest.slots)/4
 }
 
-// prepareSpare creates a spare arena if one is needed, at most once a minute after a failure. Keys that were
-// counted in memory for lack of it are then counted in it.
+// prepareSpare creates a spare arena if one is needed, at most once a minute after a failure. Keys
+// that were counted in memory for lack of it are then counted in it.
 func (e *Engine) prepareSpare() {
 	now := e.options.Now()
 	e.mu.Lock()
@@ -84,8 +84,9 @@ func (e *Engine) noteSpareFailure(now time.Time, w writer, err error) {
 	}
 }
 
-// keepCounting keeps the writer of a spare that failed. It returns true at the first failure that makes
-// the engine count in memory. Logging waits until mu is free, because Record needs it for new keys.
+// keepCounting keeps the writer of a spare that failed. It returns true at the first failure that
+// makes the engine count in memory. Logging waits until mu is free, because Record needs it for new
+// keys.
 func (e *Engine) keepCounting(now time.Time, w writer) (first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -139,8 +140,9 @@ func (e *Engine) adopt() {
 	}
 }
 
-// takeOver adds the arenas of ended processes, and returns how many evaluations are left to store, by
-// the path of the journal. failing is true if adoption now fails for a reason that is not logged yet.
+// takeOver adds the arenas of ended processes, and returns how many evaluations are left to store,
+// by the path of the journal. failing is true if adoption now fails for a reason that is not logged
+// yet.
 func (e *Engine) takeOver(adopted []*arena, failed bool) (left map[string]int64, failing bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

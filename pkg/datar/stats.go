@@ -15,13 +15,14 @@ type flushReport struct {
 type Stats struct {
 	// Recorded is the number of evaluations of all returned calls of Record, plus Adopted.
 	Recorded int64
-	// Adopted is the number of evaluations that earlier processes recorded, and that this engine found in their
-	// journals.
+	// Adopted is the number of evaluations that earlier processes recorded, and that this engine
+	// found in their journals.
 	Adopted int64
-	// Stored counts evaluations that the store has confirmed, and Pending those that are not stored yet.
+	// Stored counts evaluations that the store has confirmed, and Pending those that are not stored
+	// yet.
 	Stored, Pending int64
-	// Dropped counts evaluations that were not counted. An engine's Dropped has all reasons, including those with
-	// 0.
+	// Dropped counts evaluations that were not counted. An engine's Dropped has all reasons,
+	// including those with 0.
 	Dropped map[DropReason]int64
 	// Unknown counts requests for flags that do not exist, which are not in the other numbers.
 	Unknown UnknownStats
@@ -35,24 +36,26 @@ type Stats struct {
 	Journal string
 	// InMemory is true if a journal is on, but could not be written when it was last needed.
 	InMemory bool
-	// LostJournals is the number of journals that were truncated or deleted while in use. If a journal was
-	// truncated, counts since the last flush are lost, and missing in Recorded.
+	// LostJournals is the number of journals that were truncated or deleted while in use. If a
+	// journal was truncated, counts since the last flush are lost, and missing in Recorded.
 	LostJournals int
 	// OldestPending is a time before which nothing is pending; zero if nothing is pending.
 	OldestPending time.Time
-	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration its duration. Zero
-	// means none.
+	// LastFlush is the start of the last flush that the store confirmed, and LastFlushDuration its
+	// duration. Zero means none.
 	LastFlush         time.Time
 	LastFlushDuration time.Duration
-	// Flushes is the number of flushes that the store confirmed, and FlushDuration the sum of their durations.
+	// Flushes is the number of flushes that the store confirmed, and FlushDuration the sum of their
+	// durations.
 	Flushes       int64
 	FlushDuration time.Duration
 	// LastError is the error of the last flush attempt, or nil if it succeeded.
 	LastError error
-	// Rollups is the store's progress in adding up old counts. It is zero if the store is not a RollupStore.
+	// Rollups is the store's progress in adding up old counts. It is zero if the store is not a
+	// RollupStore.
 	Rollups RollupProgress
-	// StoreClockOffset is how far the clock of the store is ahead of the clock of this process, negative if it is
-	// behind. It is 0 if the store is not a ClockReporter.
+	// StoreClockOffset is how far the clock of the store is ahead of the clock of this process,
+	// negative if it is behind. It is 0 if the store is not a ClockReporter.
 	StoreClockOffset time.Duration
 }
 

@@ -10,52 +10,59 @@ import (
 const (
 	// stripes is the number of further slots of a busy key.
 	stripes = 32
-	// A key is busy if busyCounts of its evaluations, a power of two, happened within busyTime milliseconds.
+	// A key is busy if busyCounts of its evaluations, a power of two, happened within busyTime
+	// milliseconds.
 	busyCounts = 1 << 16
 	busyTime   = 1000
 )
 
-// cell is the place where a key is counted. Record reads the first six fields, which share a cache line and rarely
-// change. Of the slot, whose cache line moves between processors with every count, it only uses the count.
+// cell is the place where a key is counted. Record reads the first six fields, which share a cache
+// line and rarely change. Of the slot, whose cache line moves between processors with every count,
+// it only uses the count.
 //
-// A key that many processors count at the same time gets stripes: cells of its own, each with a slot, so that the
-// processors do not wait for each other. A flush treats them like other cells and adds up their rows.
+// A key that many processors count at the same time gets stripes: cells of its own, each with a
+// slot, so that the processors do not wait for each other. A flush treats them like other cells and
+// adds up their rows.
 type cell struct {
 	key  packedKey
 	slot *slot
-	// first and last are copies of the slot's. They are updated after the slot's and before the count, and a flush
-	// reads them after the count. So they cover every evaluation in a count that is sent.
+	// first and last are copies of the slot's. They are updated after the slot's and before the
+	// count, and a flush reads them after the count. So they cover every evaluation in a count that
+	// is sent.
 	first, last atomic.Int64
 	flags       atomic.Uint32
 	mapped      bool   // slot is in a journal
 	isStripe    bool   // of another cell, and not in the table
 	arena       *arena // keeps the memory of slot
 	index       int    // of slot within arena
-	// bothLocks has what the flushing lock and Engine.mu protect: writing requires both, reading one of them.
+	// bothLocks has what the flushing lock and Engine.mu protect: writing requires both, reading
+	// one of them.
 	bothLocks struct {
 		// settled is a copy of slot.stored that truncation of a file cannot change.
 		settled int64
-		// sealed: slot accepts no more counts, and final is the last count. The slot itself may briefly have a
-		// greater count, until a late Record has taken back its addition.
+		// sealed: slot accepts no more counts, and final is the last count. The slot itself may
+		// briefly have a greater count, until a late Record has taken back its addition.
 		sealed bool
 		final  int64
 	}
 	// stripes are set before the flag striped, and never change afterward.
 	stripes *[stripes]*cell
-	// lap is the time of the last evaluation at which the count reached a multiple of busyCounts, in Unix milliseconds.
+	// lap is the time of the last evaluation at which the count reached a multiple of busyCounts,
+	// in Unix milliseconds.
 	lap atomic.Int64
 	_   [8]byte // padding to a size that the allocator aligns to cache lines
 }
 
 // The flags of a cell.
 const (
-	// changed is set from the first count after a flush read the slot until the next flush reads it.
+	// changed is set from the first count after a flush read the slot until the next flush reads
+	// it.
 	changed = 1 << iota
 	striped
 )
 
-// addition is the result of counting an evaluation. It is 0 if the evaluation must be counted elsewhere, because
-// the slot was sealed before, or because its memory is gone.
+// addition is the result of counting an evaluation. It is 0 if the evaluation must be counted
+// elsewhere, because the slot was sealed before, or because its memory is gone.
 type addition uint8
 
 const (
@@ -82,8 +89,9 @@ func (f found) ofGoroutine() found {
 	return found{c, c.slot}
 }
 
-// addWithin counts n evaluations if ms is not before the first and not after the last one, and returns the count. It returns 0 if it did
-// not count, and a negative number if the slot was sealed. finish does the rest.
+// addWithin counts n evaluations if ms is not before the first and not after the last one, and
+// returns the count. It returns 0 if it did not count, and a negative number if the slot was
+// sealed. finish does the rest.
 //
 // It is inlined where each nanosecond matters, and has no more than nearly all evaluations need.
 func (f found) addWithin(ms, n int64) int64 {
@@ -94,7 +102,8 @@ func (f found) addWithin(ms, n int64) int64 {
 	return f.slot.count.Add(n)
 }
 
-// addMapped is addWithin for a slot in a file. If the file was truncated, that faults, and the result is 0.
+// addMapped is addWithin for a slot in a file. If the file was truncated, that faults, and the
+// result is 0.
 func (f found) addMapped(ms, n int64) (count int64) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
@@ -153,8 +162,8 @@ func (c *cell) isBusy(ms int64) bool {
 	return before != 0 && ms-before < busyTime && !c.isStripe && c.flags.Load()&striped == 0
 }
 
-// stripeOfGoroutine spreads goroutines over stripes by the addresses of their stacks. The spread need not be even
-// or stable.
+// stripeOfGoroutine spreads goroutines over stripes by the addresses of their stacks. The spread
+// need not be even or stable.
 func stripeOfGoroutine() int {
 	var here byte
 	at := uintptr(unsafe.Pointer(&here))
@@ -177,23 +186,24 @@ func (c *cell) base() int64 {
 	return c.bothLocks.settled
 }
 
-// left returns the number of evaluations that are not settled. It is never negative, even if truncation reset the
-// count.
+// left returns the number of evaluations that are not settled. It is never negative, even if
+// truncation reset the count.
 func (c *cell) left() int64 {
 	base := c.base() // before the count, which is never less
 	return max(0, c.counted()-base)
 }
 
-// table maps keys to cells, with open addressing and linear probing. Readers take no lock. Writers hold Engine.mu
-// and put cells only into empty places; to remove cells or to grow, they publish a new table.
+// table maps keys to cells, with open addressing and linear probing. Readers take no lock. Writers
+// hold Engine.mu and put cells only into empty places; to remove cells or to grow, they publish a
+// new table.
 //
-// With many keys, a Record waits for memory most of the time. So places are small, and stay in the caches of a
-// processor. A found has a cell and its slot, so that both are fetched at the same time and not one after the
-// other.
+// With many keys, a Record waits for memory most of the time. So places are small, and stay in the
+// caches of a processor. A found has a cell and its slot, so that both are fetched at the same time
+// and not one after the other.
 type table struct {
-	// places has a power of two as its length, and is at most half full. A place has the index of a found plus 1 in
-	// as many low bits as an index of places has. Its other bits are from the key's hash, which saves a comparison
-	// with most other keys. 0 is empty.
+	// places has a power of two as its length, and is at most half full. A place has the index of a
+	// found plus 1 in as many low bits as an index of places has. Its other bits are from the key's
+	// hash, which saves a comparison with most other keys. 0 is empty.
 	places []atomic.Uint32
 	found  []found
 	// hot is the key that got stripes last, if any did. It is looked at first.
@@ -292,9 +302,9 @@ func (k packedKey) unpack() Key {
 
 func (k packedKey) hour() Hour { return Hour(int32(k.rest >> 32)) }
 
-// hash multiplies the parts with odd constants, and folds the 128 bits of a product, like the hash functions of the
-// wyhash family (Wang Yi, public domain). IDs are small and dense, so every bit of them must affect the low bits of
-// the result.
+// hash multiplies the parts with odd constants, and folds the 128 bits of a product, like the hash
+// functions of the wyhash family (Wang Yi, public domain). IDs are small and dense, so every bit of
+// them must affect the low bits of the result.
 func (k packedKey) hash() uint64 {
 	high, low := bits.Mul64(uint64(k.flagID)*0x9e3779b97f4a7c15+uint64(k.variantID)*0xc2b2ae3d27d4eb4f+
 		uint64(k.segmentID)*0x165667b19e3779f9+k.rest*0x27d4eb2f165667c5, 0xff51afd7ed558ccd)

@@ -14,22 +14,24 @@ import (
 const (
 	// unknownPerHour is the number of keys of one hour that are counted separately.
 	unknownPerHour = 1000
-	// maxUnknown limits the keys of all hours in memory, for example during a long outage of the store. A key takes
-	// about 200 bytes, so this is about 2 MB. As many hours may also have an OtherUnknown.
+	// maxUnknown limits the keys of all hours in memory, for example during a long outage of the
+	// store. A key takes about 200 bytes, so this is about 2 MB. As many hours may also have an
+	// OtherUnknown.
 	maxUnknown = 10_000
 	// unknownPerBatch is the maximum number of rows of a batch.
 	unknownPerBatch = 1000
 )
 
-// UnknownStats counts requests for flags that do not exist. Recorded = Stored + Pending + Dropped, always.
+// UnknownStats counts requests for flags that do not exist. Recorded = Stored + Pending + Dropped,
+// always.
 type UnknownStats struct {
 	// Recorded is the number of calls of RecordUnknown that have returned.
 	Recorded int64
-	// Stored counts requests that the store has confirmed, and Pending those that are not stored yet. Pending
-	// requests are in memory: a killed process loses them, even with a journal.
+	// Stored counts requests that the store has confirmed, and Pending those that are not stored
+	// yet. Pending requests are in memory: a killed process loses them, even with a journal.
 	Stored, Pending int64
-	// Dropped counts requests that were not counted: after Close, with an invalid time, of too many hours at once,
-	// refused by the store, or not stored by Close.
+	// Dropped counts requests that were not counted: after Close, with an invalid time, of too many
+	// hours at once, refused by the store, or not stored by Close.
 	Dropped int64
 }
 
@@ -43,8 +45,8 @@ type unknownCounter struct {
 		all    int
 		stats  UnknownStats // without Pending
 		closed bool
-		// stored has the keys that the store had of the hour storedHour when the engine started, without those in
-		// counts. limited is true once they are read, or never can be.
+		// stored has the keys that the store had of the hour storedHour when the engine started,
+		// without those in counts. limited is true once they are read, or never can be.
 		stored     map[string]struct{}
 		storedHour Hour
 		limited    bool
@@ -68,10 +70,10 @@ type unknownReading struct {
 	count int64
 }
 
-// RecordUnknown counts a request for a flag that does not exist, under the requested key or ID. 1,000 keys of
-// an hour are counted separately, and all others together as OtherUnknown. A key is cut to MaxAsked bytes and
-// converted to valid UTF-8 without zero bytes. A zero time means now. It does no I/O, and does nothing if the Store
-// is not a DetailStore.
+// RecordUnknown counts a request for a flag that does not exist, under the requested key or ID.
+// 1,000 keys of an hour are counted separately, and all others together as OtherUnknown. A key is
+// cut to MaxAsked bytes and converted to valid UTF-8 without zero bytes. A zero time means now. It
+// does no I/O, and does nothing if the Store is not a DetailStore.
 func (e *Engine) RecordUnknown(asked string, at time.Time) {
 	if e.details == nil {
 		return
@@ -82,8 +84,8 @@ func (e *Engine) RecordUnknown(asked string, at time.Time) {
 	e.unknown.add(CleanAsked(asked), at.UnixMilli())
 }
 
-// CleanAsked returns the key that is counted for a string from a caller: cut to MaxAsked bytes, valid UTF-8 without
-// zero bytes.
+// CleanAsked returns the key that is counted for a string from a caller: cut to MaxAsked bytes,
+// valid UTF-8 without zero bytes.
 func CleanAsked(text string) string {
 	if len(text) > MaxAsked {
 		end := MaxAsked
@@ -158,10 +160,10 @@ func (u *unknownCounter) isFullLocked(key unknownKey) bool {
 	return texts >= unknownPerHour || u.mu.all >= maxUnknown
 }
 
-// limitUnknown makes the limit of an hour apply across restarts: keys beyond it are counted as OtherUnknown if the store
-// already has the keys of earlier runs, or of other servers, for the hour in which this run started. It does so before
-// this run sends its first keys. If the store cannot tell, it tries again before the next ones, unless the store never
-// can.
+// limitUnknown makes the limit of an hour apply across restarts: keys beyond it are counted as
+// OtherUnknown if the store already has the keys of earlier runs, or of other servers, for the hour
+// in which this run started. It does so before this run sends its first keys. If the store cannot
+// tell, it tries again before the next ones, unless the store never can.
 func (e *Engine) limitUnknown(ctx context.Context) {
 	hour := HourOf(e.flushing.reporter.start)
 	if !e.unknown.isUnlimited() {
@@ -185,8 +187,8 @@ func (u *unknownCounter) isUnlimited() bool {
 	return !u.mu.limited && len(u.mu.counts) > 0
 }
 
-// limit counts keys of an hour as OtherUnknown beyond unknownPerHour, together with those that the store has. Nothing of
-// this run is stored yet.
+// limit counts keys of an hour as OtherUnknown beyond unknownPerHour, together with those that the
+// store has. Nothing of this run is stored yet.
 func (u *unknownCounter) limit(hour Hour, rows []UnknownRow) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -251,8 +253,8 @@ func (u *unknownCounter) settle(readings []unknownReading) {
 	}
 }
 
-// refuse records that the store refuses the key of a reading. It is then counted as OtherUnknown, which is dropped
-// if it is also refused.
+// refuse records that the store refuses the key of a reading. It is then counted as OtherUnknown,
+// which is dropped if it is also refused.
 func (u *unknownCounter) refuse(r unknownReading) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

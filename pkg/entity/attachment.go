@@ -8,17 +8,18 @@ import (
 	"strings"
 )
 
-// Attachment is the JSON of the free-form object of a variant, which clients receive. It is the JSON
-// that EncodeJSON writes for the decoded object: names are sorted, and numbers keep their notation,
-// so that large integers are exact. So equal objects have equal attachments, and an attachment takes
-// the memory of its JSON. An empty Attachment is stored and served as null. Use ParseAttachment for
-// JSON that can have another form.
+// Attachment is the JSON of the free-form object of a variant, which clients receive. It is the
+// JSON that EncodeJSON writes for the decoded object: names are sorted, and numbers keep their
+// notation, so that large integers are exact. So equal objects have equal attachments, and an
+// attachment takes the memory of its JSON. An empty Attachment is stored and served as null. Use
+// ParseAttachment for JSON that can have another form.
 type Attachment string
 
 // ParseAttachment returns the attachment of a JSON object or null that a client sends. The error
 // matches ErrInvalid if it nests deeper than MaxJSONDepth. Otherwise it is that of json.Unmarshal.
 func ParseAttachment(text string) (a Attachment, err error) {
-	// An object in the wrong order is copied once for each level around it, so the depth is checked first.
+	// An object in the wrong order is copied once for each level around it, so the depth is checked
+	// first.
 	if err := Attachment(text).CheckDepth(); err != nil {
 		return "", err
 	}
@@ -38,8 +39,8 @@ func attachmentOf(text string) (Attachment, error) {
 	return Attachment(canonical(text)), nil
 }
 
-// Scan parses the JSON of a database column; NULL and an empty string give an empty Attachment. See Shallow. What follows the
-// object is omitted.
+// Scan parses the JSON of a database column; NULL and an empty string give an empty Attachment. See
+// Shallow. What follows the object is omitted.
 func (a *Attachment) Scan(value any) (err error) {
 	var text string
 	switch v := value.(type) {
@@ -102,7 +103,8 @@ func (a Attachment) Member(name string) string {
 	return ""
 }
 
-// Same reports whether two attachments have the same members, in the same notation. An empty one has none.
+// Same reports whether two attachments have the same members, in the same notation. An empty one
+// has none.
 func (a Attachment) Same(b Attachment) bool { return a == b || !a.HasMembers() && !b.HasMembers() }
 
 // Value returns the JSON to store.

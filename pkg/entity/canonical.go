@@ -22,7 +22,8 @@ func canonical(text string) string {
 // canonicalizer reads a text and writes what is different.
 type canonicalizer struct {
 	validReader
-	// out is the canonical form of text[:kept]; what follows in the text up to at is canonical. It is nil until something differs.
+	// out is the canonical form of text[:kept]; what follows in the text up to at is canonical. It
+	// is nil until something differs.
 	out  []byte
 	kept int
 	// members are those of all objects that are being read.
@@ -73,7 +74,8 @@ func (c *canonicalizer) object() {
 // position is the length of the canonical form so far.
 func (c *canonicalizer) position() int { return len(c.out) + c.at - c.kept }
 
-// sort sorts the members of the object that ends here and begins at start. Of members with the same name, it keeps the last one.
+// sort sorts the members of the object that ends here and begins at start. Of members with the same
+// name, it keeps the last one.
 func (c *canonicalizer) sort(start int, members []place) {
 	c.replace(c.at, nil)
 	type member struct{ name, text string }

@@ -67,7 +67,8 @@ func FuzzAttachment(f *testing.F) {
 	})
 }
 
-// TestAttachmentsOfAnyForm: the order of names, repeated names, white space, escapes and invalid UTF-8 make no difference.
+// TestAttachmentsOfAnyForm: the order of names, repeated names, white space, escapes and invalid
+// UTF-8 make no difference.
 func TestAttachmentsOfAnyForm(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))

@@ -32,18 +32,18 @@ type Change struct {
 	// FlagID and FlagKey name the flag, with its key after the change.
 	FlagID  uint
 	FlagKey string
-	// Component is the kind of the changed object. ComponentID is its ID: the ID of the segment for distributions,
-	// which change together, and 0 for a new order of segments.
+	// Component is the kind of the changed object. ComponentID is its ID: the ID of the segment for
+	// distributions, which change together, and 0 for a new order of segments.
 	Component   Component
 	ComponentID uint
-	// ComponentKey is the key of the flag or variant, the value of the tag, or the property of the constraint. Segments and
-	// distributions have none.
+	// ComponentKey is the key of the flag or variant, the value of the tag, or the property of the
+	// constraint. Segments and distributions have none.
 	ComponentKey string
 	// User is the author of the change; empty if unknown.
 	User string
 	// Time is the time of the change, in UTC. A later change of the same flag has a later time.
 	Time time.Time
-	// Before and After are the flag's snapshots before and after the change, as JSON of a Flag. Both are nil unless
-	// they were requested, and Before is nil for a flag without a snapshot.
+	// Before and After are the flag's snapshots before and after the change, as JSON of a Flag.
+	// Both are nil unless they were requested, and Before is nil for a flag without a snapshot.
 	Before, After []byte
 }

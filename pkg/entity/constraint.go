@@ -11,14 +11,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
-// Limits of a constraint. The parser, and all functions that walk an expression, recurse for each level, and a
-// stack overflow ends the process. The parser also writes a line to standard error for each malformed token.
+// Limits of a constraint. The parser, and all functions that walk an expression, recurse for each
+// level, and a stack overflow ends the process. The parser also writes a line to standard error for
+// each malformed token.
 const (
 	// maxPropertyBytes is the maximum length of a property.
 	maxPropertyBytes = 1 << 10
 	// maxValueBytes is the maximum length of a value: a list of 32,768 UUIDs is shorter.
 	maxValueBytes = 2 << 20
-	// maxListLength is the maximum length of a list for the parser: 65,536 tokens, half of which are commas.
+	// maxListLength is the maximum length of a list for the parser: 65,536 tokens, half of which
+	// are commas.
 	maxListLength = 1 << 15
 	// maxTokens limits the tokens of a constraint, and allows the longest list.
 	maxTokens = 4 * maxListLength
@@ -44,17 +46,18 @@ var operatorTokens = map[string]string{
 	"NOTCONTAINS": "NOT CONTAINS",
 }
 
-// Expr parses the constraint. A property with dots or brackets, such as user.tier or users[0], refers to a nested
-// value. The error matches ErrInvalid and describes what to change. It includes the limits of patterns, but not an
-// invalid regular expression.
+// Expr parses the constraint. A property with dots or brackets, such as user.tier or users[0],
+// refers to a nested value. The error matches ErrInvalid and describes what to change. It includes
+// the limits of patterns, but not an invalid regular expression.
 func (c *Constraint) Expr() (conditions.Expr, error) {
 	source, err := c.source()
 	if err != nil {
 		return nil, err
 	}
 	if content, ok := c.literal(); ok && !strings.ContainsAny(c.Property, "{}/'\"`") {
-		// The parser would write lines to standard error about some of these. Such a property cannot extend beyond
-		// its braces, so the string is in the place where the parser finds the number.
+		// The parser would write lines to standard error about some of these. Such a property
+		// cannot extend beyond its braces, so the string is in the place where the parser finds the
+		// number.
 		expr, err := parse("({" + c.Property + "} " + operatorTokens[c.Operator] + " 0)")
 		if err != nil {
 			return nil, err
@@ -65,11 +68,12 @@ func (c *Constraint) Expr() (conditions.Expr, error) {
 	return parseChecked(source)
 }
 
-// JoinedExpr parses all constraints of a segment as one string, joined by AND, if one of them is not independent.
-// Otherwise it returns nil, and each constraint can be evaluated separately.
+// JoinedExpr parses all constraints of a segment as one string, joined by AND, if one of them is
+// not independent. Otherwise it returns nil, and each constraint can be evaluated separately.
 //
-// A value such as `"a") OR ({x} == "b"` closes the parenthesis around its constraint. The operators after it bind
-// to the next constraint by their precedence, and everything after a complete expression is ignored.
+// A value such as `"a") OR ({x} == "b"` closes the parenthesis around its constraint. The operators
+// after it bind to the next constraint by their precedence, and everything after a complete
+// expression is ignored.
 func JoinedExpr(constraints []Constraint) (conditions.Expr, error) {
 	joined := false
 	sources := make([]string, len(constraints))
@@ -108,7 +112,8 @@ func (c *Constraint) source() (string, error) {
 	return "({" + c.Property + "} " + token + " " + value + ")", nil
 }
 
-// literal returns the content of a value that is exactly one string or regex literal, for most such values.
+// literal returns the content of a value that is exactly one string or regex literal, for most such
+// values.
 func (c *Constraint) literal() (string, bool) {
 	value := strings.TrimSpace(c.Value)
 	if c.isPattern() || len(value) >= 2 && value[0] == '/' && value[len(value)-1] == '/' {
@@ -121,8 +126,8 @@ func (c *Constraint) literal() (string, bool) {
 	return quoted(value)
 }
 
-// DropsSpaces reports whether the value is a pattern with white space that the parser skips, so that it does not
-// match.
+// DropsSpaces reports whether the value is a pattern with white space that the parser skips, so
+// that it does not match.
 func (c *Constraint) DropsSpaces() bool {
 	value := strings.TrimSpace(c.Value)
 	_, isString := quoted(value)
@@ -148,8 +153,8 @@ func (c *Constraint) Pattern() (string, bool) {
 	return quoted(strings.TrimSpace(c.Value))
 }
 
-// standsAlone reports whether a valid constraint is one pair of parentheses with nothing after it. This is false
-// only if a value closes the parenthesis.
+// standsAlone reports whether a valid constraint is one pair of parentheses with nothing after it.
+// This is false only if a value closes the parenthesis.
 func (c *Constraint) standsAlone(source string) bool {
 	if strings.Count(source, ")") == 1 || c.isPattern() {
 		return true
@@ -167,8 +172,8 @@ func (c *Constraint) standsAlone(source string) bool {
 	return one && other
 }
 
-// quoted decodes the escapes of a string literal. A literal with escapes that are not Go's is unchanged. The second
-// result is false if the value is not exactly one string literal.
+// quoted decodes the escapes of a string literal. A literal with escapes that are not Go's is
+// unchanged. The second result is false if the value is not exactly one string literal.
 func quoted(value string) (string, bool) {
 	if len(value) < 2 || value[0] != '"' || value[len(value)-1] != '"' {
 		return "", false
@@ -242,7 +247,8 @@ func checkTokens(source string) error {
 	return nil
 }
 
-// checkExpr reports, as ErrInvalid, an expression that is nested too deeply, and a pattern that is too large.
+// checkExpr reports, as ErrInvalid, an expression that is nested too deeply, and a pattern that is
+// too large.
 func checkExpr(expr conditions.Expr, level int) error {
 	if level > 2*maxNesting { // each operator in parentheses is two
 		return Wrong("api.constraint.deep", "most", catalog.Digits(maxNesting))

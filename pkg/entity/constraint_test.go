@@ -141,8 +141,8 @@ func TestLongConstraints(t *testing.T) {
 	}
 }
 
-// FuzzConstraintExpr compares with the library, which is given the same text, and looks for texts on which it panics or does not
-// come to an end.
+// FuzzConstraintExpr compares with the library, which is given the same text, and looks for texts
+// on which it panics or does not come to an end.
 func FuzzConstraintExpr(f *testing.F) {
 	for _, value := range []string{
 		`"FR"`, `/abc`, "/a`b/", `/a /* b/`, `/A"d+/`, `'/`, `["a", "b"]`, `[1`, `1 AND {x} > 2`, `(({y}`, `1 /a/ /b`, `{@a-b}{c} !~ /`, `{a.b[-1].c}`, `{a.0}`,

@@ -7,10 +7,10 @@ import (
 	"unsafe"
 )
 
-// DecodeJSON decodes JSON, with numbers as json.Number, as a json.Decoder does. It returns nil if the
-// text is invalid, also if something follows the value. A json.Decoder needs up to three times the
-// memory of the text in addition, for a buffer that doubles and the values. Strings and numbers are
-// parts of the text: they keep it in memory, and it must not change.
+// DecodeJSON decodes JSON, with numbers as json.Number, as a json.Decoder does. It returns nil if
+// the text is invalid, also if something follows the value. A json.Decoder needs up to three times
+// the memory of the text in addition, for a buffer that doubles and the values. Strings and numbers
+// are parts of the text: they keep it in memory, and it must not change.
 func DecodeJSON(text string) any {
 	if !isValid(text) {
 		return nil
@@ -121,8 +121,8 @@ func (r *validReader) skipValue() {
 	}
 }
 
-// stringEnd returns where the string ends that begins at a place of a valid text, after the quote. It reports whether it has
-// no escapes, and only ASCII.
+// stringEnd returns where the string ends that begins at a place of a valid text, after the quote.
+// It reports whether it has no escapes, and only ASCII.
 func stringEnd(text string, start int) (end int, plain, ascii bool) {
 	plain, ascii = true, true
 	for i := start + 1; ; i++ {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// DecodeFlag decodes the JSON of a flag, for example of a snapshot. Values below 1,000 levels are null.
+// DecodeFlag decodes the JSON of a flag, for example of a snapshot. Values below 1,000 levels are
+// null.
 func DecodeFlag(text []byte) (*Flag, error) {
 	flag := &Flag{}
 	if r := (flagReader{text: string(text)}); r.readAll(flag) {
@@ -20,9 +21,9 @@ func DecodeFlag(text []byte) (*Flag, error) {
 	return flag, nil
 }
 
-// flagReader reads a flag in the form that AppendFlag writes, which is also Flagr's: all members in this order, and no white
-// space. It takes a quarter of the time of encoding/json. At anything else, valid or not, it fails. The strings of
-// the flag are parts of the text.
+// flagReader reads a flag in the form that AppendFlag writes, which is also Flagr's: all members in
+// this order, and no white space. It takes a quarter of the time of encoding/json. At anything
+// else, valid or not, it fails. The strings of the flag are parts of the text.
 type flagReader struct {
 	text   string
 	at     int

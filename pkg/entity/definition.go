@@ -9,13 +9,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
-// maxDefinitionParts is the maximum number of variants, segments, constraints, distributions and tags of one
-// definition, together.
+// maxDefinitionParts is the maximum number of variants, segments, constraints, distributions and
+// tags of one definition, together.
 const maxDefinitionParts = 10_000
 
-// Definition is a flag with all its parts as one value, which is saved in one step. A nil field does not change the
-// flag. A list that is not nil replaces the flag's list: parts with an ID are changed, parts without an ID are new,
-// and other parts of the flag are removed.
+// Definition is a flag with all its parts as one value, which is saved in one step. A nil field
+// does not change the flag. A list that is not nil replaces the flag's list: parts with an ID are
+// changed, parts without an ID are new, and other parts of the flag are removed.
 type Definition struct {
 	// SnapshotID is the id of the snapshot that the definition was made from.
 	SnapshotID         uint    `json:"snapshotID"`
@@ -41,7 +41,8 @@ type VariantDefinition struct {
 	Attachment Attachment `json:"attachment,omitempty"`
 }
 
-// SegmentDefinition is a segment of a Definition. Its lists follow the rules of a Definition's lists.
+// SegmentDefinition is a segment of a Definition. Its lists follow the rules of a Definition's
+// lists.
 type SegmentDefinition struct {
 	// ID is 0 for a new segment.
 	ID             uint                     `json:"id,omitempty"`
@@ -70,7 +71,8 @@ type DistributionDefinition struct {
 
 // Problem is one rule that a Definition breaks.
 type Problem struct {
-	// Path is the path of the field, such as "segments[0].constraints[1].value". Places count from 0.
+	// Path is the path of the field, such as "segments[0].constraints[1].value". Places count from
+	// 0.
 	Path    string
 	Message catalog.Message
 }
@@ -78,7 +80,8 @@ type Problem struct {
 // String returns the problem in one line.
 func (p Problem) String() string { return p.Path + ": " + shortened(p.Message.String()) }
 
-// ProblemsError returns nil if there are no problems, else an error with all of them that matches ErrInvalid.
+// ProblemsError returns nil if there are no problems, else an error with all of them that matches
+// ErrInvalid.
 func ProblemsError(problems []Problem) error {
 	if len(problems) == 0 {
 		return nil
@@ -90,12 +93,13 @@ func ProblemsError(problems []Problem) error {
 	return Invalid("%s", strings.Join(lines, "; "))
 }
 
-// ConflictError says that a flag has changed since the snapshot that a Definition was made from. It matches
-// ErrConflict.
+// ConflictError says that a flag has changed since the snapshot that a Definition was made from. It
+// matches ErrConflict.
 type ConflictError struct {
 	// Current is the current flag with all its parts.
 	Current *Flag
-	// Base is the flag in the snapshot that the definition names; nil if the flag has no such snapshot.
+	// Base is the flag in the snapshot that the definition names; nil if the flag has no such
+	// snapshot.
 	Base *Flag
 	// Named is the ID of that snapshot.
 	Named uint
@@ -207,7 +211,8 @@ func (c *definitionChecker) checkFields(d *Definition) {
 	}
 }
 
-// checkVariants returns the number of variants with each key, or nil if the definition has no list of variants.
+// checkVariants returns the number of variants with each key, or nil if the definition has no list
+// of variants.
 func (c *definitionChecker) checkVariants(variants []VariantDefinition) map[string]int {
 	if variants == nil {
 		return nil
@@ -300,8 +305,9 @@ func Operators() []string {
 	return []string{"EQ", "NEQ", "LT", "LTE", "GT", "GTE", "EREG", "NEREG", "IN", "NOTIN", "CONTAINS", "NOTCONTAINS"}
 }
 
-// Apply returns the changed flag for a flag with all its parts. New parts have the ID 0; a distribution of a new
-// variant names it by key. If there are problems, the result is not usable. The flag itself is not changed.
+// Apply returns the changed flag for a flag with all its parts. New parts have the ID 0; a
+// distribution of a new variant names it by key. If there are problems, the result is not usable.
+// The flag itself is not changed.
 func (d *Definition) Apply(f *Flag) (*Flag, []Problem) {
 	c := definitionChecker{d.Problems()}
 	after := *f
@@ -460,9 +466,9 @@ func applyShares(s *Segment, definitions []DistributionDefinition) []Distributio
 	return shares
 }
 
-// settleShares assigns the shares of a segment to the variants of the flag, by ID or by key. Shares that the
-// definition does not name are kept. Shares of removed variants are removed if they are 0, and otherwise they are a
-// problem.
+// settleShares assigns the shares of a segment to the variants of the flag, by ID or by key. Shares
+// that the definition does not name are kept. Shares of removed variants are removed if they are 0,
+// and otherwise they are a problem.
 func (c *definitionChecker) settleShares(path string, f *Flag, s *Segment, kept bool) {
 	shares := slices.Clone(s.Distributions)
 	settled := shares[:0]

@@ -3,8 +3,9 @@ package entity
 const (
 	// MaxJSONDepth is the maximum number of levels of objects and lists in an attachment.
 	MaxJSONDepth = 100
-	// maxReadDepth is the number of levels that are read of JSON that was stored without that limit. Decoders
-	// reject 10,000 levels, and JSON that is read here is written again as part of other documents.
+	// maxReadDepth is the number of levels that are read of JSON that was stored without that
+	// limit. Decoders reject 10,000 levels, and JSON that is read here is written again as part of
+	// other documents.
 	maxReadDepth = 1000
 )
 
@@ -16,7 +17,8 @@ func (a Attachment) CheckDepth() error {
 	return nil
 }
 
-// Cut reports whether the attachment has the maximum number of levels that are read, so that deeper ones are null.
+// Cut reports whether the attachment has the maximum number of levels that are read, so that deeper
+// ones are null.
 func (a Attachment) Cut() bool { return a.deeper(maxReadDepth - 2) }
 
 // deeper reports whether the attachment has more levels of objects and lists than the given number.
@@ -30,8 +32,8 @@ func (a Attachment) deeper(levels int) bool {
 	return false
 }
 
-// nextBracket returns the place of the next bracket outside of strings, from a place outside of strings. step is 1 for a
-// bracket that opens, -1 for one that closes, and 0 if there is none.
+// nextBracket returns the place of the next bracket outside of strings, from a place outside of
+// strings. step is 1 for a bracket that opens, -1 for one that closes, and 0 if there is none.
 func nextBracket[T ~string | ~[]byte](text T, start int) (at, step int) {
 	for i := start; i < len(text); i++ {
 		switch text[i] {
@@ -50,7 +52,8 @@ func nextBracket[T ~string | ~[]byte](text T, start int) (at, step int) {
 	return len(text), 0
 }
 
-// Deeper reports whether a decoded JSON value has more levels of objects and lists than the given number.
+// Deeper reports whether a decoded JSON value has more levels of objects and lists than the given
+// number.
 func Deeper(value any, levels int) bool {
 	switch v := value.(type) {
 	case map[string]any:
@@ -75,11 +78,12 @@ func Deeper(value any, levels int) bool {
 	return false
 }
 
-// ByteOrderMark is what some editors and libraries write at the start of a text. All readers of JSON skip it.
+// ByteOrderMark is what some editors and libraries write at the start of a text. All readers of
+// JSON skip it.
 const ByteOrderMark = "\xef\xbb\xbf"
 
-// Shallow returns JSON in which each object and list below the first 1,000 levels is null. It returns the same JSON
-// if there is none.
+// Shallow returns JSON in which each object and list below the first 1,000 levels is null. It
+// returns the same JSON if there is none.
 func Shallow[T string | []byte](text T) T {
 	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0

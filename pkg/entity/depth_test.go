@@ -34,7 +34,8 @@ func TestDepthOfAttachments(t *testing.T) {
 	}
 }
 
-// TestDeepJSONIsRead has what was stored before there was a limit, in the deepest form that decoders took.
+// TestDeepJSONIsRead has what was stored before there was a limit, in the deepest form that
+// decoders took.
 func TestDeepJSONIsRead(t *testing.T) {
 	t.Parallel()
 	deep := nested(9998, "1")

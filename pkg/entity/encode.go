@@ -28,8 +28,9 @@ func FlagBytes(f *Flag) int {
 	return size
 }
 
-// AppendFlag appends a flag with all its parts, as exports and snapshots contain it. It writes the bytes of EncodeJSON without
-// reflection, and copies attachments as they are. A time that RFC 3339 cannot represent becomes null; EncodeJSON fails.
+// AppendFlag appends a flag with all its parts, as exports and snapshots contain it. It writes the
+// bytes of EncodeJSON without reflection, and copies attachments as they are. A time that RFC 3339
+// cannot represent becomes null; EncodeJSON fails.
 func AppendFlag(b []byte, f *Flag) []byte {
 	b = appendModel(b, &f.Model)
 	b = AppendString(append(b, `,"Key":`...), f.Key)
@@ -134,7 +135,8 @@ func AppendList[T any](b []byte, list []T, one func([]byte, *T) []byte) []byte {
 
 func appendNumber(b []byte, n uint) []byte { return strconv.AppendUint(b, uint64(n), 10) }
 
-// AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping HTML.
+// AppendString appends s as a JSON string, with the same bytes as encoding/json without escaping
+// HTML.
 func AppendString(b []byte, s string) []byte {
 	start := len(b)
 	b = append(b, '"')
@@ -161,11 +163,13 @@ func AppendString(b []byte, s string) []byte {
 	}
 }
 
-// IsPlain reports whether a string is the same in JSON. It must be valid UTF-8 without control characters, quotes
-// and backslashes, and without line and paragraph separators, which encoding/json escapes for JavaScript.
+// IsPlain reports whether a string is the same in JSON. It must be valid UTF-8 without control
+// characters, quotes and backslashes, and without line and paragraph separators, which
+// encoding/json escapes for JavaScript.
 func IsPlain(s string) bool { return plainLength(s) == len(s) }
 
-// plainLength gives the length of a beginning of s that IsPlain. A quote, a backslash or what IsPlain excludes comes after it.
+// plainLength gives the length of a beginning of s that IsPlain. A quote, a backslash or what
+// IsPlain excludes comes after it.
 func plainLength(s string) int {
 	plain := PlainASCII(s)
 	if plain == len(s) || s[plain] < utf8.RuneSelf {
@@ -181,16 +185,17 @@ func plainLength(s string) int {
 	return end
 }
 
-// PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a control
-// character, a quote or a backslash. It checks eight characters at a time.
+// PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a
+// control character, a quote or a backslash. It checks eight characters at a time.
 func PlainASCII(s string) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	rest := s
 	for ; len(rest) >= 8; rest = rest[8:] {
 		x := uint64(rest[0]) | uint64(rest[1])<<8 | uint64(rest[2])<<16 | uint64(rest[3])<<24 |
 			uint64(rest[4])<<32 | uint64(rest[5])<<40 | uint64(rest[6])<<48 | uint64(rest[7])<<56
-		// Top bits are those of bytes beyond ASCII; x-ones*n sets them where a byte is below n, as far as the rest is ASCII.
-		// Borrowing can set them in bytes above such a one, but not below, and only the lowest counts.
+		// Top bits are those of bytes beyond ASCII; x-ones*n sets them where a byte is below n, as
+		// far as the rest is ASCII. Borrowing can set them in bytes above such a one, but not
+		// below, and only the lowest counts.
 		special := (x | (x - ones*' ') | (x ^ ones*'"' - ones) | (x ^ ones*'\\' - ones)) & tops
 		if special != 0 {
 			return len(s) - len(rest) + bits.TrailingZeros64(special)/8

@@ -34,7 +34,8 @@ func TestPlainASCII(t *testing.T) {
 	}
 }
 
-// TestAppendString puts texts together from pieces that JSON writes as they are, with a backslash, and in other ways.
+// TestAppendString puts texts together from pieces that JSON writes as they are, with a backslash,
+// and in other ways.
 func TestAppendString(t *testing.T) {
 	t.Parallel()
 	pieces := []string{"plain", `"`, `\`, "ä", "東京", "🙂", "\xff", "\xc3", "\n", "\r\n", "\t", "\b", "\x00", "\x7f", "\u2028", "\u2029", "<&>", ""}

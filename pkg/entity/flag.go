@@ -1,7 +1,8 @@
 // Package entity has the database rows of flags and their parts, and the rules for all rows.
 //
-// Field names are part of two wire formats: flag snapshots are stored as the JSON of a Flag, and the export of the
-// evaluation cache publishes it. Tables and columns follow GORM's default naming over these structs.
+// Field names are part of two wire formats: flag snapshots are stored as the JSON of a Flag, and
+// the export of the evaluation cache publishes it. Tables and columns follow GORM's default naming
+// over these structs.
 package entity
 
 import "time"
@@ -34,8 +35,8 @@ type Variant struct {
 	Attachment Attachment `gorm:"type:text"`
 }
 
-// Segment is a part of a flag's audience: constraints define who is in it, and distributions which variants it
-// gets.
+// Segment is a part of a flag's audience: constraints define who is in it, and distributions which
+// variants it gets.
 type Segment struct {
 	Model
 	FlagID      uint   `gorm:"index:idx_segment_flagid"`

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Model has the fields of every row. Names, types and tags are the same as in GORM's model, which is not used:
-// programs that evaluate flags in process import this package without a database library.
+// Model has the fields of every row. Names, types and tags are the same as in GORM's model, which
+// is not used: programs that evaluate flags in process import this package without a database
+// library.
 type Model struct {
 	ID        uint `gorm:"primarykey"`
 	CreatedAt time.Time
@@ -16,8 +17,8 @@ type Model struct {
 	DeletedAt DeletedAt `gorm:"index"`
 }
 
-// DeletedAt is the time of a deletion; it is not Valid if the row is not deleted. In JSON it is a time or null.
-// Package store excludes deleted rows from queries.
+// DeletedAt is the time of a deletion; it is not Valid if the row is not deleted. In JSON it is a
+// time or null. Package store excludes deleted rows from queries.
 type DeletedAt sql.NullTime
 
 // Scan reads a database column.

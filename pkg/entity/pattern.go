@@ -7,8 +7,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
-// MaxPatternSize is the maximum PatternSize of a pattern in a constraint. Such a pattern takes about 2 MB when
-// compiled, and several times as much during compilation.
+// MaxPatternSize is the maximum PatternSize of a pattern in a constraint. Such a pattern takes
+// about 2 MB when compiled, and several times as much during compilation.
 const MaxPatternSize = 1 << 15
 
 // The size of a character class in a pattern, in instructions.
@@ -17,11 +17,11 @@ const (
 	foldedClassSize  = 1000 // [a-\x{1e942}] under (?i) takes milliseconds to parse
 )
 
-// PatternSize estimates the instructions of a pattern's program, with its repetitions expanded. Character classes
-// count by their cost to parse and store: 100 for a Unicode class, such as \pL, and 1,000 for a class in brackets
-// in a pattern that ignores case. A match takes time proportional to at most the size times the length of the
-// string. A pattern beyond the limit may not be parsed; its size is then any number beyond the limit. The error is
-// from regexp/syntax.
+// PatternSize estimates the instructions of a pattern's program, with its repetitions expanded.
+// Character classes count by their cost to parse and store: 100 for a Unicode class, such as \pL,
+// and 1,000 for a class in brackets in a pattern that ignores case. A match takes time proportional
+// to at most the size times the length of the string. A pattern beyond the limit may not be parsed;
+// its size is then any number beyond the limit. The error is from regexp/syntax.
 func PatternSize(pattern string, limit int) (int, error) {
 	classes := unicodeClassSize * (strings.Count(pattern, `\p`) + strings.Count(pattern, `\P`))
 	if ignoresCase(pattern) {
@@ -66,7 +66,8 @@ func instructions(pattern *syntax.Regexp) int {
 	return n
 }
 
-// checkPattern reports, as ErrInvalid, a pattern that is too large. An invalid regular expression is not an error.
+// checkPattern reports, as ErrInvalid, a pattern that is too large. An invalid regular expression
+// is not an error.
 func checkPattern(pattern string) error {
 	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
 		return Wrong("api.pattern.large", "most", catalog.Digits(MaxPatternSize), "class", unicodeClassSize, "folded", catalog.Digits(foldedClassSize))

@@ -10,9 +10,10 @@ import (
 // maxPlainText is the longest pattern, in bytes, that PlainText examines.
 const maxPlainText = 10_000
 
-// TextPattern returns the value of an EREG or NEREG constraint that matches a text anywhere: a quoted pattern. It
-// escapes the characters that have a meaning in patterns, and those that the language of constraints changes in a
-// pattern: white space, which it skips, and quotes and slashes, which end it.
+// TextPattern returns the value of an EREG or NEREG constraint that matches a text anywhere: a
+// quoted pattern. It escapes the characters that have a meaning in patterns, and those that the
+// language of constraints changes in a pattern: white space, which it skips, and quotes and
+// slashes, which end it.
 func TextPattern(text string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -31,8 +32,8 @@ func TextPattern(text string) string {
 	return b.String()
 }
 
-// PlainText returns the text of a value that is exactly what TextPattern returns for that text. It returns false for
-// all other values, and for values of more than 10,000 bytes.
+// PlainText returns the text of a value that is exactly what TextPattern returns for that text. It
+// returns false for all other values, and for values of more than 10,000 bytes.
 func PlainText(value string) (string, bool) {
 	if len(value) < 2 || len(value) > maxPlainText || value[0] != '"' || value[len(value)-1] != '"' {
 		return "", false

@@ -12,8 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
-// Errors of rows and operations. Callers match them with errors.Is; their strings are written for the sender of the
-// request.
+// Errors of rows and operations. Callers match them with errors.Is; their strings are written for
+// the sender of the request.
 var (
 	// ErrInvalid marks input that breaks a rule of this package.
 	ErrInvalid = errors.New("invalid input")
@@ -21,7 +21,8 @@ var (
 	ErrNotFound = errors.New("record not found")
 	// ErrDuplicateKey means that another flag, deleted or not, has the key.
 	ErrDuplicateKey = errors.New("flag key already exists")
-	// ErrConflict means that a change was based on a version of the flag that is no longer the newest.
+	// ErrConflict means that a change was based on a version of the flag that is no longer the
+	// newest.
 	ErrConflict = errors.New("flag was changed by another request")
 )
 
@@ -53,7 +54,8 @@ func (e *kindError) Message() catalog.Message { return e.message }
 // maxMessageEnd is how much is kept of each end of a long message.
 const maxMessageEnd = 500
 
-// shortened removes the middle of a long message. Most messages repeat their input, which may be a megabyte.
+// shortened removes the middle of a long message. Most messages repeat their input, which may be a
+// megabyte.
 func shortened(message string) string {
 	if len(message) <= 2*maxMessageEnd {
 		return message
@@ -74,22 +76,24 @@ func field(name string) catalog.Message {
 // repeated returns input for a message: in quotes, and shortened.
 func repeated(input string) string { return shortened(strconv.Quote(input)) }
 
-// Invalid returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrInvalid.
+// Invalid returns an error with the given message, shortened if it is longer than 1,000 bytes, that
+// matches ErrInvalid.
 func Invalid(format string, args ...any) error {
 	return &kindError{ErrInvalid, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
 }
 
-// Wrong returns an error with a message of the catalog, which pages show in their language, that matches ErrInvalid.
-// Arguments that repeat input are to be at most a few kilobytes long.
+// Wrong returns an error with a message of the catalog, which pages show in their language, that
+// matches ErrInvalid. Arguments that repeat input are to be at most a few kilobytes long.
 func Wrong(name string, args ...any) error { return &kindError{ErrInvalid, catalog.Say(name, args...)} }
 
-// NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes, that matches ErrNotFound.
+// NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes,
+// that matches ErrNotFound.
 func NotFound(format string, args ...any) error {
 	return &kindError{ErrNotFound, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
 }
 
-// CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other than word
-// characters, '-', '/', '.' and ':', or longer than MaxKeyLength.
+// CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other
+// than word characters, '-', '/', '.' and ':', or longer than MaxKeyLength.
 func CheckKey(key string) error { return check("key", key, keyPattern, "api.key.wrong") }
 
 // CheckTagValue is CheckKey for the values of tags, which may contain spaces.
@@ -107,8 +111,8 @@ func check(name, s string, pattern *regexp.Regexp, wrong string) error {
 	return nil
 }
 
-// CheckText reports, as ErrInvalid, a string that not every database can store: PostgreSQL accepts neither NUL
-// characters nor invalid UTF-8. The name is the name of the field.
+// CheckText reports, as ErrInvalid, a string that not every database can store: PostgreSQL accepts
+// neither NUL characters nor invalid UTF-8. The name is the name of the field.
 func CheckText(name, text string) error {
 	if !utf8.ValidString(text) {
 		return Wrong("api.text.utf8", "name", field(name))
@@ -119,8 +123,8 @@ func CheckText(name, text string) error {
 	return nil
 }
 
-// GenerateKey returns a random key for a flag that was created without one: a 'k' and 16 characters that are hard
-// to confuse.
+// GenerateKey returns a random key for a flag that was created without one: a 'k' and 16 characters
+// that are hard to confuse.
 func GenerateKey() string {
 	key := make([]byte, 0, 1+generatedKeyLength)
 	key = append(key, 'k')

@@ -150,7 +150,8 @@ func TestAttachmentInJSON(t *testing.T) {
 	}
 }
 
-// The JSON of a flag is stored in snapshots and read by others: names and order of its fields must stay.
+// The JSON of a flag is stored in snapshots and read by others: names and order of its fields must
+// stay.
 func TestFlagInJSON(t *testing.T) {
 	t.Parallel()
 	const none = `"ID":0,"CreatedAt":"0001-01-01T00:00:00Z","UpdatedAt":"0001-01-01T00:00:00Z","DeletedAt":null,`

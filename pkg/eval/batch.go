@@ -15,11 +15,11 @@ const (
 	largeBatch = 1000
 	// partBytes is how much of the response to a batch is kept in memory before it is sent.
 	partBytes = 256 << 10
-	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result without its attachment is
-	// larger.
+	// MaxBatchBuffer is the maximum that a BatchEncoder with an output keeps, unless one result
+	// without its attachment is larger.
 	MaxBatchBuffer = partBytes + 64<<10
-	// fixedResultBytes is the approximate size of an evalResult without its strings: names of members, the time,
-	// numbers.
+	// fixedResultBytes is the approximate size of an evalResult without its strings: names of
+	// members, the time, numbers.
 	fixedResultBytes = 240
 )
 
@@ -33,14 +33,16 @@ func (tooSlow) Error() string {
 }
 
 // IsLarge reports whether a batch has so many evaluations that it takes turns with other large
-// requests, also if its body is small: more than largeBatch. A batch with tags is large, because any number of flags can have them,
-// and so is one with debug logs, which list any number of segments.
+// requests, also if its body is small: more than largeBatch. A batch with tags is large, because
+// any number of flags can have them, and so is one with debug logs, which list any number of
+// segments.
 func (b *BatchRequest) IsLarge() bool {
 	return b.EnableDebug || len(b.FlagTags) > 0 || len(b.Entities)*(len(b.FlagIDs)+len(b.FlagKeys)) > largeBatch
 }
 
-// BatchEncoder writes the response to a batch, in the format of the API's evaluationBatchResponse. It sends a long
-// response in parts, so that it uses no more memory than a part. It is for one goroutine.
+// BatchEncoder writes the response to a batch, in the format of the API's evaluationBatchResponse.
+// It sends a long response in parts, so that it uses no more memory than a part. It is for one
+// goroutine.
 type BatchEncoder struct {
 	encoder Encoder
 	answer  []byte
@@ -49,9 +51,9 @@ type BatchEncoder struct {
 	sent    bool // a part
 }
 
-// NewBatchEncoder begins a response after the bytes of b, and uses the memory of b. It writes parts to out; if out
-// is nil, the whole response stays in memory. It ignores errors of out: the context of a client that disconnects
-// ends its batch.
+// NewBatchEncoder begins a response after the bytes of b, and uses the memory of b. It writes parts
+// to out; if out is nil, the whole response stays in memory. It ignores errors of out: the context
+// of a client that disconnects ends its batch.
 func NewBatchEncoder(b []byte, out io.Writer) *BatchEncoder {
 	return &BatchEncoder{answer: append(b, `{"evaluationResults":[`...), out: out}
 }
@@ -95,8 +97,8 @@ func (e *BatchEncoder) Sent() bool { return e.sent }
 // Finish ends the response and returns the part that is not sent yet.
 func (e *BatchEncoder) Finish() []byte { return append(e.answer, `]}`...) }
 
-// answerBytes estimates the length of the response to a batch. It is an upper bound except for characters that JSON
-// escapes.
+// answerBytes estimates the length of the response to a batch. It is an upper bound except for
+// characters that JSON escapes.
 func answerBytes(batch *BatchRequest, targets []target) int {
 	perEntity := 0
 	for i := range targets {

@@ -22,7 +22,8 @@ func taggedFlags(n uint) []entity.Flag {
 	return flags
 }
 
-// answer writes the answer to a batch as the API does. It returns the longest that was held in memory, too.
+// answer writes the answer to a batch as the API does. It returns the longest that was held in
+// memory, too.
 func answer(t *testing.T, service *eval.Service, batch eval.BatchRequest) (body []byte, held int, err error) {
 	t.Helper()
 	var sent bytes.Buffer
@@ -87,7 +88,8 @@ func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
-// TestLongAttachmentsAreSentInParts evaluates a flag with an attachment of 2 MB, which no response copies as a whole.
+// TestLongAttachmentsAreSentInParts evaluates a flag with an attachment of 2 MB, which no response
+// copies as a whole.
 func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	t.Parallel()
 	flags := taggedFlags(2)
@@ -140,7 +142,8 @@ func TestRepeatedTagsCountOnce(t *testing.T) {
 	}
 	for _, operator := range []string{eval.TagsAny, eval.TagsAll} {
 		batch := eval.BatchRequest{Entities: make([]eval.Entity, 1), FlagTags: tags, FlagTagsOperator: operator}
-		// With each of the tags its 500 flags would be looked up again: 800 MB, which no limit on answers sees.
+		// With each of the tags its 500 flags would be looked up again: 800 MB, which no limit on
+		// answers sees.
 		allocated := testing.Benchmark(func(b *testing.B) {
 			for range b.N {
 				if err := service.EvaluateEach(b.Context(), batch, func(*eval.Result) {}); !errors.Is(err, entity.ErrInvalid) {

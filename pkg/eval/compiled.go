@@ -7,8 +7,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// CompiledFlag is a flag of a snapshot. Snapshots share unchanged flags, so it can be a key for data derived from a
-// flag. The zero value is not a flag.
+// CompiledFlag is a flag of a snapshot. Snapshots share unchanged flags, so it can be a key for
+// data derived from a flag. The zero value is not a flag.
 type CompiledFlag struct{ flag *flag }
 
 // Compiled returns all flags, sorted by ID.
@@ -35,9 +35,9 @@ func (c CompiledFlag) Values() *Values { return c.flag.values }
 // Tags returns the flag's tags, which must not be changed.
 func (c CompiledFlag) Tags() []string { return c.flag.tags }
 
-// Derived returns what derive returns for the flag, and keeps it as long as the flag exists, so that derive is
-// called once, also if many goroutines need it at the same moment. It is for one owner; with several owners, each call
-// may derive again. The owner must be comparable.
+// Derived returns what derive returns for the flag, and keeps it as long as the flag exists, so
+// that derive is called once, also if many goroutines need it at the same moment. It is for one
+// owner; with several owners, each call may derive again. The owner must be comparable.
 func (c CompiledFlag) Derived(owner any, derive func(CompiledFlag) any) any {
 	for {
 		known := c.flag.derived.Load()
@@ -71,8 +71,8 @@ type Grant struct {
 	SegmentID int64
 	// Variant is nil if the distribution's variant does not exist. No Result has such a grant.
 	Variant *entity.Variant
-	// ByBucket reports whether the entity's bucket selected the variant, so that another entity may get another
-	// result.
+	// ByBucket reports whether the entity's bucket selected the variant, so that another entity may
+	// get another result.
 	ByBucket bool
 	// Static reports whether every entity gets the variant, regardless of its context.
 	Static bool
@@ -97,12 +97,14 @@ func (r *Result) Granted() (_ Grant, ok bool) {
 // Flag is the flag that was found.
 func (r *Result) Flag() (_ CompiledFlag, ok bool) { return CompiledFlag{r.flag}, r.flag != nil }
 
-// AnswerBytes is the approximate maximum length of the part of a response that depends only on the flag.
+// AnswerBytes is the approximate maximum length of the part of a response that depends only on the
+// flag.
 func (c CompiledFlag) AnswerBytes() int { return c.flag.answerBytes }
 
-// EvaluateFlags evaluates flags of one snapshot for one entity, in their order. It ignores the flag names of the
-// request. It calls use with each result; use must not keep the result. Unless record is set, the evaluations are
-// neither recorded nor observed. The error is the error of ctx; use may already have been called.
+// EvaluateFlags evaluates flags of one snapshot for one entity, in their order. It ignores the flag
+// names of the request. It calls use with each result; use must not keep the result. Unless record
+// is set, the evaluations are neither recorded nor observed. The error is the error of ctx; use may
+// already have been called.
 func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []CompiledFlag, record bool, use func(*Result)) error {
 	if len(flags) == 0 {
 		if s.options.Trace != nil {

@@ -13,27 +13,29 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The conditions library parses constraints, but does not evaluate them here: its evaluator allocates literals for
-// each call and keeps every pattern that a context has ever had. This code returns the same results with limited
-// work. FuzzConstraintLikeLibrary compares the two.
+// The conditions library parses constraints, but does not evaluate them here: its evaluator
+// allocates literals for each call and keeps every pattern that a context has ever had. This code
+// returns the same results with limited work. FuzzConstraintLikeLibrary compares the two.
 
 // epsilon is the tolerance of the constraint language when it compares numbers.
 const epsilon = 1e-6
 
-// Limits of patterns. The cost of a match is proportional to the length of the string and the size of the pattern.
-// A pattern from the context is compiled for each evaluation.
+// Limits of patterns. The cost of a match is proportional to the length of the string and the size
+// of the pattern. A pattern from the context is compiled for each evaluation.
 const (
-	// maxMatchWork limits the pattern sizes times the bytes of the strings that they are matched with, summed over
-	// one evaluation. At 60 ns each, the worst case, this is a quarter of a second.
+	// maxMatchWork limits the pattern sizes times the bytes of the strings that they are matched
+	// with, summed over one evaluation. At 60 ns each, the worst case, this is a quarter of a
+	// second.
 	maxMatchWork = 4 << 20
 	// maxContextPattern is the maximum size of a pattern from a context.
 	maxContextPattern = 1 << 10
-	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, because it is compiled for
-	// each constraint.
+	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, because
+	// it is compiled for each constraint.
 	compileWork = 8
 	// maxExplained is the length in bytes of the longest pattern that an explanation repeats.
 	maxExplained = 256
-	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes about 50 bytes.
+	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes
+	// about 50 bytes.
 	maxPatterns = 4 << 20
 )
 
@@ -44,21 +46,22 @@ type condition struct {
 	// never is set if it therefore does not hold for any context.
 	never bool
 	text  string
-	// name is a property of the context, if the condition only compares it with a plain string for equality, whose
-	// JSON is in json, or with a number.
+	// name is a property of the context, if the condition only compares it with a plain string for
+	// equality, whose JSON is in json, or with a number.
 	name, json string
 }
 
-// CheckConstraint reports, as entity.ErrInvalid, a constraint that does not parse, or a part of which can never be
-// evaluated: a pattern that is not a regular expression, or an operator that does not accept the type of its
-// operand. As in Flagr, only constraints that do not parse are rejected when they are stored.
+// CheckConstraint reports, as entity.ErrInvalid, a constraint that does not parse, or a part of
+// which can never be evaluated: a pattern that is not a regular expression, or an operator that
+// does not accept the type of its operand. As in Flagr, only constraints that do not parse are
+// rejected when they are stored.
 func CheckConstraint(c *entity.Constraint) error {
 	left := maxPatterns
 	return compileConstraint(c, &left).err
 }
 
-// Warnings reports what is doubtful in a constraint that can be stored: see CheckConstraint. It also reports white
-// space around a pattern that is not part of the pattern.
+// Warnings reports what is doubtful in a constraint that can be stored: see CheckConstraint. It
+// also reports white space around a pattern that is not part of the pattern.
 func Warnings(c *entity.Constraint) []string {
 	var warnings []string
 	if err := CheckConstraint(c); err != nil {
@@ -95,7 +98,8 @@ func compileExpr(source string, expr conditions.Expr, left *int) condition {
 	return compiled
 }
 
-// holds reports whether the condition is true. Its second result is false if the condition cannot be evaluated.
+// holds reports whether the condition is true. Its second result is false if the condition cannot
+// be evaluated.
 func (c *condition) holds(context properties) (holds, ok bool) {
 	if c.root == nil {
 		return false, false
@@ -111,8 +115,8 @@ func (c *condition) holds(context properties) (holds, ok bool) {
 	return v.truth, v.kind == boolean
 }
 
-// holdsFor is holds for the JSON of the only property in the condition. It supports plain strings and positive
-// numbers, which most values are; for others its second result is false.
+// holdsFor is holds for the JSON of the only property in the condition. It supports plain strings
+// and positive numbers, which most values are; for others its second result is false.
 func (c *condition) holdsFor(raw string) (holds, ok bool) {
 	switch {
 	case raw == "": // the property does not exist
@@ -151,8 +155,8 @@ func (c *condition) reason(context properties) string {
 
 type kind uint8
 
-// The kinds of values in the constraint language. An unusable value is invalid, and so is everything that depends
-// on it.
+// The kinds of values in the constraint language. An unusable value is invalid, and so is
+// everything that depends on it.
 const (
 	invalid kind = iota
 	boolean
@@ -174,8 +178,8 @@ type value struct {
 	list   *list // for a numberList or a textList
 }
 
-// list is either from the context and has items: float64 or json.Number for a numberList, string for a textList. Or
-// it is from a constraint, and may be long.
+// list is either from the context and has items: float64 or json.Number for a numberList, string
+// for a textList. Or it is from a constraint, and may be long.
 type list struct {
 	items   []any
 	texts   map[string]struct{}
@@ -187,8 +191,8 @@ func truth(b bool) value { return value{kind: boolean, truth: b} }
 // node is a part of a compiled constraint. Nodes never change.
 type node interface {
 	resolve(context properties) value
-	// explain returns why resolve returned an invalid value, or an empty string if it did not. The context must be
-	// decoded.
+	// explain returns why resolve returned an invalid value, or an empty string if it did not. The
+	// context must be decoded.
 	explain(context properties) string
 }
 
@@ -417,7 +421,8 @@ func (p *property) explain(context properties) string {
 	}
 }
 
-// listOf converts a decoded JSON array. An empty array is invalid, because it could be of either kind.
+// listOf converts a decoded JSON array. An empty array is invalid, because it could be of either
+// kind.
 func listOf(items []any) value {
 	if len(items) == 0 {
 		return value{}
@@ -520,7 +525,8 @@ func toFloat[T int | int32 | int64 | float32 | float64](n T) any { return float6
 type binary struct {
 	op          conditions.Token
 	left, right node
-	// property and constant are left and right again if they have these types, which saves a call in most cases.
+	// property and constant are left and right again if they have these types, which saves a call
+	// in most cases.
 	property *property
 	constant *constant
 	pattern  *regexp.Regexp // if the right operand is a pattern
@@ -639,7 +645,8 @@ func (b *binary) match(l, r *value, context properties) value {
 	return truth(pattern.MatchString(l.text))
 }
 
-// contextPattern compiles a pattern from a context; it returns nil if the pattern is invalid or too large.
+// contextPattern compiles a pattern from a context; it returns nil if the pattern is invalid or too
+// large.
 func contextPattern(source string) (*regexp.Regexp, int) {
 	size, err := entity.PatternSize(source, maxContextPattern)
 	if err != nil || size > maxContextPattern {
@@ -742,8 +749,8 @@ func member(item, list *value) value {
 	}
 }
 
-// hasNumber reports whether a number is nearly equal to n. It checks all numbers within twice the tolerance, so
-// that rounding at the ends of this range cannot hide one.
+// hasNumber reports whether a number is nearly equal to n. It checks all numbers within twice the
+// tolerance, so that rounding at the ends of this range cannot hide one.
 func hasNumber(sorted []float64, n float64) bool {
 	start, _ := slices.BinarySearch(sorted, n-2*epsilon)
 	for _, other := range sorted[start:] {
@@ -767,8 +774,8 @@ func asFloat(item any) float64 {
 	return f
 }
 
-// nearlyEqual allows for a small absolute difference that is also small relative to the numbers. Near zero, hardly
-// any numbers are nearly equal.
+// nearlyEqual allows for a small absolute difference that is also small relative to the numbers.
+// Near zero, hardly any numbers are nearly equal.
 func nearlyEqual(a, b float64) bool {
 	if a == b {
 		return true

@@ -158,8 +158,8 @@ func decode(t testing.TB, source string) any {
 	return value
 }
 
-// TestConstraintLikeLibrary compares with the conditions library on every pair of a constraint and a value from the
-// lists above, and on random pairs of values for constraints with two properties.
+// TestConstraintLikeLibrary compares with the conditions library on every pair of a constraint and
+// a value from the lists above, and on random pairs of values for constraints with two properties.
 func TestConstraintLikeLibrary(t *testing.T) {
 	t.Parallel()
 	values := goValues()
@@ -268,7 +268,8 @@ func TestConstraint(t *testing.T) {
 	}
 }
 
-// TestPatternsAreBounded is about inputs that would keep the server busy: they are not evaluated, and the log says so.
+// TestPatternsAreBounded is about inputs that would keep the server busy: they are not evaluated,
+// and the log says so.
 func TestPatternsAreBounded(t *testing.T) {
 	t.Parallel()
 	const fromContext = `{q}`

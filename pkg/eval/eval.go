@@ -1,5 +1,5 @@
-// Package eval decides which variant an entity gets. Compile turns flags into an immutable Snapshot,
-// Snapshot.Evaluate evaluates without locks or I/O, and Service also records evaluations.
+// Package eval decides which variant an entity gets. Compile turns flags into an immutable
+// Snapshot, Snapshot.Evaluate evaluates without locks or I/O, and Service also records evaluations.
 package eval
 
 import (
@@ -22,23 +22,26 @@ type Request struct {
 	FlagID int64
 	// FlagKey is a flag's key or, if no flag has that key, its ID in decimal.
 	FlagKey string
-	// EntityID determines the bucket. If it is empty, a random ID is used, unless EntityIDRequired is set.
+	// EntityID determines the bucket. If it is empty, a random ID is used, unless EntityIDRequired
+	// is set.
 	EntityID string
-	// EntityIDRequired forbids random IDs. Without an ID, the result is EntityIDMissing if the bucket would decide.
+	// EntityIDRequired forbids random IDs. Without an ID, the result is EntityIDMissing if the
+	// bucket would decide.
 	EntityIDRequired bool
 
 	EntityType string
-	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only an *Object and a
-	// map[string]any can match constraints. A map and its contents must never change, because recorders keep it. An
-	// *Object, and the other strings of the request, may change after the evaluation.
+	// EntityContext is decoded JSON with json.Number for numbers, or an *Object. Only an *Object
+	// and a map[string]any can match constraints. A map and its contents must never change, because
+	// recorders keep it. An *Object, and the other strings of the request, may change after the
+	// evaluation.
 	EntityContext any
 	// EnableDebug requests Result.SegmentLogs.
 	EnableDebug bool
 	// FlagTags and FlagTagsOperator do not select a flag here; they are only copied to the result.
 	FlagTags         []string
 	FlagTagsOperator string
-	// PlainTexts promises that JSON does not escape any string of the request, as IsPlain reports. It saves another
-	// check.
+	// PlainTexts promises that JSON does not escape any string of the request, as IsPlain reports.
+	// It saves another check.
 	PlainTexts bool
 }
 
@@ -54,8 +57,8 @@ type BatchRequest struct {
 	FlagTagsOperator string
 	// PlainTexts is like Request.PlainTexts, for the strings of the batch and of its entities.
 	PlainTexts bool
-	// Reserve reserves the memory of the response in a BatchEncoder with an output. It is called before the first
-	// evaluation, and its error ends the batch. It may be nil.
+	// Reserve reserves the memory of the response in a BatchEncoder with an output. It is called
+	// before the first evaluation, and its error ends the batch. It may be nil.
 	Reserve func(bytes int) error
 }
 
@@ -78,12 +81,13 @@ const (
 	NoSegments
 	// NoMatch means that no segment matched.
 	NoMatch
-	// HeldOut means that a segment matched, but its rollout or its distribution assigned no variant.
+	// HeldOut means that a segment matched, but its rollout or its distribution assigned no
+	// variant.
 	HeldOut
 	// Matched means that a variant was assigned.
 	Matched
-	// EntityIDMissing means that the bucket would decide, but the request has no entity ID and random IDs are
-	// forbidden.
+	// EntityIDMissing means that the bucket would decide, but the request has no entity ID and
+	// random IDs are forbidden.
 	EntityIDMissing
 )
 
@@ -96,7 +100,8 @@ const (
 	AskedByTag Asked = 1 << iota
 	// AskedWithoutEntityID: the request had no entity ID, so a random one was used.
 	AskedWithoutEntityID
-	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of another type.
+	// AskedUnevaluable: a constraint could not be evaluated, because a property was missing or of
+	// another type.
 	AskedUnevaluable
 )
 
@@ -119,28 +124,30 @@ func (s RecordSource) String() string {
 	return "evaluation"
 }
 
-// Result is the result of a Request. It belongs to the caller of Service. Recorders and observers may use it only
-// during a call, and copy what they need.
+// Result is the result of a Request. It belongs to the caller of Service. Recorders and observers
+// may use it only during a call, and copy what they need.
 type Result struct {
-	// RecordSource is SourceEvaluation for the result of a Request. An exposure is also recorded as a Result,
-	// without a Reason, a segment and an attachment.
+	// RecordSource is SourceEvaluation for the result of a Request. An exposure is also recorded as
+	// a Result, without a Reason, a segment and an attachment.
 	RecordSource RecordSource
 	// Request is the evaluated request, with the random entity ID and the flag's entity type.
 	Request Request
-	// FlagID, FlagKey, FlagSnapshotID and FlagTags describe the flag. If no flag was found, FlagID and FlagKey are
-	// those of the request. FlagTags belongs to the snapshot and must not be changed.
+	// FlagID, FlagKey, FlagSnapshotID and FlagTags describe the flag. If no flag was found, FlagID
+	// and FlagKey are those of the request. FlagTags belongs to the snapshot and must not be
+	// changed.
 	FlagID         int64
 	FlagKey        string
 	FlagSnapshotID int64
 	FlagTags       []string
-	// SegmentID, VariantID, VariantKey and VariantAttachment are set only if Reason is Matched. An exposure of a
-	// variant has VariantID and VariantKey.
+	// SegmentID, VariantID, VariantKey and VariantAttachment are set only if Reason is Matched. An
+	// exposure of a variant has VariantID and VariantKey.
 	SegmentID         int64
 	VariantID         int64
 	VariantKey        string
 	VariantAttachment entity.Attachment
 	Reason            Reason
-	// HeldOutSegmentID is the segment that matched if Reason is HeldOut, else 0. It is not part of responses.
+	// HeldOutSegmentID is the segment that matched if Reason is HeldOut, else 0. It is not part of
+	// responses.
 	HeldOutSegmentID int64
 	// Asked is how the flag was asked for. It is not part of responses.
 	Asked Asked
@@ -159,16 +166,16 @@ type Result struct {
 	records BatchRecorder // of a batch; nil if nothing is pending
 }
 
-// Copy returns a copy that may be kept. It does not have what the evaluation converted of the context, which can take 20 times
-// the memory of its text.
+// Copy returns a copy that may be kept. It does not have what the evaluation converted of the
+// context, which can take 20 times the memory of its text.
 func (r *Result) Copy() Result {
 	c := *r
 	c.scratch, c.records = scratch{}, nil
 	return c
 }
 
-// Recorded reports whether recorders use the result: it is an exposure, or a decision about an entity, and its flag
-// is recorded.
+// Recorded reports whether recorders use the result: it is an exposure, or a decision about an
+// entity, and its flag is recorded.
 func (r *Result) Recorded() bool {
 	if !r.DataRecordsEnabled {
 		return false

@@ -60,7 +60,8 @@ func setupWith(t testing.TB, o eval.Options, flags ...entity.Flag) *fixture {
 	return f
 }
 
-// newFlag is an enabled, recorded flag with the variants control (id 11), treatment (id 12) and third (id 13).
+// newFlag is an enabled, recorded flag with the variants control (id 11), treatment (id 12) and
+// third (id 13).
 func newFlag(id uint, segments ...entity.Segment) entity.Flag {
 	return entity.Flag{
 		Model: entity.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true, DataRecordsEnabled: true, SnapshotID: 100 + id, Segments: segments,
@@ -334,7 +335,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// TestRolloutOnlyAdds raises the rollout: entities may get a variant, but none may lose or change it.
+// TestRolloutOnlyAdds raises the rollout: entities may get a variant, but none may lose or change
+// it.
 func TestRolloutOnlyAdds(t *testing.T) {
 	t.Parallel()
 	before := map[string]string{}

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// describe sets the fields that depend on the flag, which is nil if none was found. The result must have its
-// Request, except the fields of the entity.
+// describe sets the fields that depend on the flag, which is nil if none was found. The result must
+// have its Request, except the fields of the entity.
 func (f *flag) describe(result *Result) {
 	if f == nil {
 		result.Reason = FlagNotFound
@@ -91,8 +91,8 @@ func (f *flag) decide(result *Result, debug bool, random func() int32) {
 // bucket returns the entity's bucket from 0 to 999.
 func (f *flag) bucket(entityID string) int { return int(checksum(f.hash, entityID) % buckets) }
 
-// matches reports whether all constraints hold. A constraint that cannot be evaluated does not hold; unevaluable
-// reports that the context was the cause, not the constraint itself.
+// matches reports whether all constraints hold. A constraint that cannot be evaluated does not
+// hold; unevaluable reports that the context was the cause, not the constraint itself.
 func (s *segment) matches(context properties, isObject bool) (matched, unevaluable bool) {
 	if len(s.conditions) == 0 {
 		return true, false
@@ -121,8 +121,8 @@ func (s *segment) rollOut(bucket int) *share {
 			lower = given.bound
 			continue
 		}
-		// The rollout takes the first buckets of each variant, so that raising it moves no entity to another
-		// variant.
+		// The rollout takes the first buckets of each variant, so that raising it moves no entity
+		// to another variant.
 		width := given.bound - lower - 1
 		if given.variant == nil || s.rolloutPercent < 100 && 100*(bucket-lower) > width*s.rolloutPercent {
 			return nil

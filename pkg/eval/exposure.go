@@ -9,12 +9,12 @@ import (
 
 // Exposure is a client's report that an entity was shown a flag, or one of its variants.
 type Exposure struct {
-	// FlagID and FlagKey name the flag; one of them is enough. A key may also be the ID in decimal, as in a
-	// Request.
+	// FlagID and FlagKey name the flag; one of them is enough. A key may also be the ID in decimal,
+	// as in a Request.
 	FlagID  int64
 	FlagKey string
-	// VariantID and VariantKey name a variant of the flag; one of them is enough. If both are empty, the exposure
-	// has no variant.
+	// VariantID and VariantKey name a variant of the flag; one of them is enough. If both are
+	// empty, the exposure has no variant.
 	VariantID  int64
 	VariantKey string
 	// EntityID must not be empty.
@@ -35,9 +35,10 @@ type ExposureError struct {
 	Err error
 }
 
-// Expose records exposures of flags that have data records enabled, including disabled flags, and returns how many
-// it recorded. An invalid exposure is reported and does not prevent the others from being recorded. The error
-// matches entity.ErrInvalid if there are more exposures than Options.ExposureBatchSize; nothing is recorded then.
+// Expose records exposures of flags that have data records enabled, including disabled flags, and
+// returns how many it recorded. An invalid exposure is reported and does not prevent the others
+// from being recorded. The error matches entity.ErrInvalid if there are more exposures than
+// Options.ExposureBatchSize; nothing is recorded then.
 func (s *Service) Expose(_ context.Context, exposures []Exposure) (recorded int, refused []ExposureError, err error) {
 	if limit := s.options.ExposureBatchSize; limit > 0 && len(exposures) > limit {
 		return 0, nil, entity.Invalid("exposures has %d rows, more than the %d allowed (FLAGR_EXPOSURE_BATCH_SIZE)", len(exposures), limit)

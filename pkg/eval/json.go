@@ -15,24 +15,25 @@ func (r *Result) AppendJSON(b []byte) []byte {
 	return e.Append(b, r)
 }
 
-// Encoder writes results as JSON. If it is reused, it formats the time of each second once. The zero value is ready
-// to use, by one goroutine.
+// Encoder writes results as JSON. If it is reused, it formats the time of each second once. The
+// zero value is ready to use, by one goroutine.
 type Encoder struct {
 	second    int64 // since 1970, of timestamp
 	timestamp [64]byte
 	length    int // of timestamp
 }
 
-// Append appends a result in the format of the API's evalResult, with the same bytes as encoding/json writes for
-// the generated model without escaping HTML. The parts that depend only on the flag were written when the flag was
-// compiled. An EntityContext that is not valid JSON is written as null. An exposure has the same format.
+// Append appends a result in the format of the API's evalResult, with the same bytes as
+// encoding/json writes for the generated model without escaping HTML. The parts that depend only on
+// the flag were written when the flag was compiled. An EntityContext that is not valid JSON is
+// written as null. An exposure has the same format.
 func (e *Encoder) Append(b []byte, r *Result) []byte {
 	b, end := e.appendStart(b, r)
 	return append(b, end...)
 }
 
-// Split is Append, but returns a long end, which has the attachment, as a string of the flag. A response that
-// copies it would hold it for as long as a client reads it.
+// Split is Append, but returns a long end, which has the attachment, as a string of the flag. A
+// response that copies it would hold it for as long as a client reads it.
 func (e *Encoder) Split(b []byte, r *Result) (_ []byte, end string) {
 	if b, end = e.appendStart(b, r); len(end) <= longEndBytes {
 		return append(b, end...), ""
@@ -43,7 +44,8 @@ func (e *Encoder) Split(b []byte, r *Result) (_ []byte, end string) {
 // longEndBytes is the length from which the end of a result is not copied as a whole.
 const longEndBytes = 16 << 10
 
-// WriteParts writes a string in parts that it copies to scratch, so that a client that reads slowly holds one of them.
+// WriteParts writes a string in parts that it copies to scratch, so that a client that reads slowly
+// holds one of them.
 func WriteParts(out io.Writer, s string, scratch []byte) error {
 	scratch = slices.Grow(scratch[:0], longEndBytes)
 	for len(s) > 0 {
@@ -176,8 +178,8 @@ func appendSource(b []byte, source RecordSource, segmentID int64) []byte {
 	return appendNumber(b, `"segmentID":`, segmentID)
 }
 
-// The next four functions append a member and a comma, or nothing if the value is empty. The name includes quotes
-// and colon.
+// The next four functions append a member and a comma, or nothing if the value is empty. The name
+// includes quotes and colon.
 
 func appendNumber(b []byte, name string, n int64) []byte {
 	if n == 0 {

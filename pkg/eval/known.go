@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// longValue is the length of the JSON of a value, and shortList that of a list, from which an evaluation converts it once,
-	// and not again for each constraint: the time would be their product.
+	// longValue is the length of the JSON of a value, and shortList that of a list, from which an
+	// evaluation converts it once, and not again for each constraint: the time would be their
+	// product.
 	longValue = 256
 	shortList = 16
 )
@@ -21,7 +22,8 @@ type scratch struct {
 	known         *known // nil until there is something to keep
 }
 
-// known has the parts of a context that are expensive to convert. Evaluations of other flags for the same entity may use it, too.
+// known has the parts of a context that are expensive to convert. Evaluations of other flags for
+// the same entity may use it, too.
 type known struct {
 	members map[string]any   // decoded members of an Object
 	values  map[string]value // by the key of the property
@@ -83,8 +85,8 @@ func isLong(raw any) bool {
 	}
 }
 
-// indexed returns a list from a context in the form of a long list from a constraint, in which items are found without comparing
-// each.
+// indexed returns a list from a context in the form of a long list from a constraint, in which
+// items are found without comparing each.
 func indexed(l *list) *list {
 	if _, isText := l.items[0].(string); isText {
 		texts := make(map[string]struct{}, len(l.items))

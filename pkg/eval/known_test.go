@@ -12,7 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// manySegments is a flag whose segments all read x and x.y. The last one matches what contains "yes".
+// manySegments is a flag whose segments all read x and x.y. The last one matches what contains
+// "yes".
 func manySegments(id uint, segments int) entity.Flag {
 	f := entity.Flag{Model: entity.Model{ID: id}, Key: fmt.Sprint("flag-", id), Enabled: true, Variants: []entity.Variant{{Model: entity.Model{ID: 1}, Key: "on"}}}
 	for i := range segments {
@@ -32,8 +33,8 @@ func manySegments(id uint, segments int) entity.Flag {
 	return f
 }
 
-// TestLongValuesAreConvertedOnce: the work of an evaluation is not the product of its context and the constraints. It is not
-// parallel, because it counts allocations.
+// TestLongValuesAreConvertedOnce: the work of an evaluation is not the product of its context and
+// the constraints. It is not parallel, because it counts allocations.
 func TestLongValuesAreConvertedOnce(t *testing.T) {
 	const segments, items = 2000, 5000
 	snapshot := Compile([]entity.Flag{manySegments(1, segments)})
@@ -72,7 +73,8 @@ func TestLongValuesAreConvertedOnce(t *testing.T) {
 	}
 }
 
-// TestContextsOfABatchAreTheirOwn: flags of one entity share what was converted, and entities do not.
+// TestContextsOfABatchAreTheirOwn: flags of one entity share what was converted, and entities do
+// not.
 func TestContextsOfABatchAreTheirOwn(t *testing.T) {
 	t.Parallel()
 	snapshot := Compile([]entity.Flag{manySegments(1, 10), manySegments(2, 10)})
@@ -123,7 +125,8 @@ func TestIndexedListsHaveTheSameItems(t *testing.T) {
 	}
 }
 
-// TestExplanationsHaveABound: each reason matched a pattern again, with all the work of an evaluation.
+// TestExplanationsHaveABound: each reason matched a pattern again, with all the work of an
+// evaluation.
 func TestExplanationsHaveABound(t *testing.T) {
 	t.Parallel()
 	var f entity.Flag

@@ -55,8 +55,8 @@ const (
 	ReachNobody Reach = "nobody"
 )
 
-// LayoutOf compiles the flag and returns what its segments assign. It considers only the segments: a flag that is
-// off or deleted has the same layout as when it is on.
+// LayoutOf compiles the flag and returns what its segments assign. It considers only the segments:
+// a flag that is off or deleted has the same layout as when it is on.
 func LayoutOf(source *entity.Flag) *Layout {
 	compiled := compileFlag(source, maxPatterns, nil)
 	layout := &Layout{FlagID: compiled.id, Segments: make([]SegmentLayout, len(compiled.segments))}
@@ -82,9 +82,9 @@ func LayoutOf(source *entity.Flag) *Layout {
 	return layout
 }
 
-// SegmentLayouts compiles the flag and returns a function for the layout of a segment by its place in evaluation
-// order, without its Reach. Unlike LayoutOf, it does not keep the layouts of all segments in memory, which take 8 KB
-// each.
+// SegmentLayouts compiles the flag and returns a function for the layout of a segment by its place
+// in evaluation order, without its Reach. Unlike LayoutOf, it does not keep the layouts of all
+// segments in memory, which take 8 KB each.
 func SegmentLayouts(source *entity.Flag) func(i int) SegmentLayout {
 	compiled := compileFlag(source, maxPatterns, nil)
 	return func(i int) SegmentLayout { return compiled.segments[i].layout() }

@@ -26,7 +26,8 @@ func entitiesByBucket(t *testing.T, flagID int64) []string {
 	return ids
 }
 
-// randomSegmentedFlag has up to three segments without constraints, of which evaluation tries the first.
+// randomSegmentedFlag has up to three segments without constraints, of which evaluation tries the
+// first.
 func randomSegmentedFlag(r *rand.Rand, id uint) entity.Flag {
 	f := entity.Flag{Model: entity.Model{ID: id}, Key: fmt.Sprintf("flag-%d", id), Enabled: true}
 	variants := 1 + r.IntN(5)

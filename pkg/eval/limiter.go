@@ -10,7 +10,8 @@ type Limiter struct {
 	perSecond uint64
 	flags     sync.Map // by ID of existing flags, so it stays small
 	unknown   Window   // for all unknown flags
-	// recent has the windows of some flags at their id modulo its length, because it is faster than flags.
+	// recent has the windows of some flags at their id modulo its length, because it is faster than
+	// flags.
 	recent [256]atomic.Pointer[flagWindow]
 }
 
@@ -46,8 +47,8 @@ func (l *Limiter) windowOf(r *Result) *Window {
 	return &w.Window
 }
 
-// Window counts what happens within one second. The zero value is ready to use, and all methods are safe for
-// concurrent use.
+// Window counts what happens within one second. The zero value is ready to use, and all methods are
+// safe for concurrent use.
 type Window struct {
 	state atomic.Uint64 // the second modulo 2^32 in the upper half, the count in the lower one; 0: nothing happened
 }
@@ -55,14 +56,16 @@ type Window struct {
 const (
 	windowBits   = 32
 	maxPerSecond = 1<<windowBits - 2
-	// maxLate is the largest number of seconds by which an event is late. If it is earlier, the clock was set back.
+	// maxLate is the largest number of seconds by which an event is late. If it is earlier, the
+	// clock was set back.
 	maxLate = 60
 )
 
-// Take counts an event in the given second since 1970, and reports whether it is within the limit of at most 2^32 - 2
-// events. Events beyond the limit only read, so that goroutines do not contend for the memory. A past second does not
-// change the count of the current one, and its events are beyond the limit. A second that is more than 60 s before the
-// current one is a new current one, because the clock was set back.
+// Take counts an event in the given second since 1970, and reports whether it is within the limit
+// of at most 2^32 - 2 events. Events beyond the limit only read, so that goroutines do not contend
+// for the memory. A past second does not change the count of the current one, and its events are
+// beyond the limit. A second that is more than 60 s before the current one is a new current one,
+// because the clock was set back.
 func (w *Window) Take(second int64, limit uint64) bool {
 	upper := uint64(second) << windowBits // distinguishes seconds
 	for {

@@ -5,11 +5,12 @@ import (
 	"log/slog"
 )
 
-// maxLinesPerSecond limits the lines per second over all flags: a batch of 2,000 flags may write one line for each.
+// maxLinesPerSecond limits the lines per second over all flags: a batch of 2,000 flags may write
+// one line for each.
 const maxLinesPerSecond = 2000
 
-// Log logs evaluations at level info, up to a limit for each flag and second, so that a busy flag neither fills the
-// log nor slows down. Exposures are not logged.
+// Log logs evaluations at level info, up to a limit for each flag and second, so that a busy flag
+// neither fills the log nor slows down. Exposures are not logged.
 type Log struct {
 	logger  *slog.Logger
 	limiter Limiter

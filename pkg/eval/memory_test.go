@@ -12,8 +12,9 @@ import (
 // parts says how many of each a flag has. Each segment has a distribution for each variant.
 type parts struct{ variants, segments, constraints int }
 
-// BenchmarkMemory tells what compiled flags take of the heap, the rows that they are made of included: a flag without parts, and
-// what each part adds to it. Texts other than keys of flags are shared, as package store shares them.
+// BenchmarkMemory tells what compiled flags take of the heap, the rows that they are made of
+// included: a flag without parts, and what each part adds to it. Texts other than keys of flags are
+// shared, as package store shares them.
 func BenchmarkMemory(b *testing.B) {
 	base := parts{variants: 2, segments: 2, constraints: 1}
 	for name, more := range map[string]struct {
@@ -85,8 +86,9 @@ func flagsWith(n int, of parts) []entity.Flag {
 	return flags
 }
 
-// TestSegmentsShareTheTextsOfTheirFlag compiles a flag with 4,000 segments and 500 long tags. With a copy of the tags for each
-// segment, it kept 130 MB. It measures the heap, so it does not run beside others.
+// TestSegmentsShareTheTextsOfTheirFlag compiles a flag with 4,000 segments and 500 long tags. With
+// a copy of the tags for each segment, it kept 130 MB. It measures the heap, so it does not run
+// beside others.
 func TestSegmentsShareTheTextsOfTheirFlag(t *testing.T) {
 	flags := flagsWith(1, parts{variants: 1, segments: 4000})
 	for i := range 500 {
@@ -100,7 +102,8 @@ func TestSegmentsShareTheTextsOfTheirFlag(t *testing.T) {
 	runtime.KeepAlive(snapshot)
 }
 
-// hostile are attachments that take many times the memory of their JSON when they are decoded, as other software may write them.
+// hostile are attachments that take many times the memory of their JSON when they are decoded, as
+// other software may write them.
 func hostile(bytes int) map[string]string {
 	list := func(item string) string {
 		return `{"list": [` + strings.TrimSuffix(strings.Repeat(item+",", bytes/(len(item)+1)), ",") + `]}`
@@ -116,8 +119,9 @@ func hostile(bytes int) map[string]string {
 	}
 }
 
-// TestAttachmentsTakeTheMemoryOfTheirJSON reads rows with attachments and compiles their flag. Decoded ones took up to 28 times
-// their JSON. It measures the heap, so it does not run beside others.
+// TestAttachmentsTakeTheMemoryOfTheirJSON reads rows with attachments and compiles their flag.
+// Decoded ones took up to 28 times their JSON. It measures the heap, so it does not run beside
+// others.
 func TestAttachmentsTakeTheMemoryOfTheirJSON(t *testing.T) {
 	const size, variants = 300_000, 4
 	for name, text := range hostile(size) {

@@ -7,10 +7,12 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// Object is an entityContext whose values are still JSON text. Compared with a map[string]any, it saves decoding
-// the values that no constraint uses, and encoding them for the response. It must not change, like other contexts.
+// Object is an entityContext whose values are still JSON text. Compared with a map[string]any, it
+// saves decoding the values that no constraint uses, and encoding them for the response. It must
+// not change, like other contexts.
 type Object struct {
-	// JSON is the whole object as encoding/json writes a map without escaping HTML: sorted names, no white space.
+	// JSON is the whole object as encoding/json writes a map without escaping HTML: sorted names,
+	// no white space.
 	JSON string
 	// Members are the members of the object, sorted by name, without repetition.
 	Members []Member
@@ -60,7 +62,8 @@ func (o *Object) resolve(p *property, s *scratch) value {
 	return s.valueOf(p, decoded)
 }
 
-// parseNumber parses a JSON number, which is not empty. Its second result is false if the number is beyond float64.
+// parseNumber parses a JSON number, which is not empty. Its second result is false if the number is
+// beyond float64.
 func parseNumber(raw string) (float64, bool) {
 	const exact = 15 // digits; float64 has all whole numbers with this many
 	if len(raw) <= exact {
@@ -80,8 +83,8 @@ func parseNumber(raw string) (float64, bool) {
 	return f, err == nil
 }
 
-// find returns the JSON of a member's value, or an empty string. Contexts are small, so a linear search is fast
-// enough; larger ones use binary search.
+// find returns the JSON of a member's value, or an empty string. Contexts are small, so a linear
+// search is fast enough; larger ones use binary search.
 func (o *Object) find(name string) string {
 	members := o.Members
 	for len(members) > 8 {

@@ -1,7 +1,7 @@
 package eval
 
-// Outcome is what is counted of an evaluation. Its values are those of datar.Outcome and evallog.Outcome, which this
-// package does not import; a test in pkg/app compares them.
+// Outcome is what is counted of an evaluation. Its values are those of datar.Outcome and
+// evallog.Outcome, which this package does not import; a test in pkg/app compares them.
 type Outcome uint8
 
 // The outcomes.

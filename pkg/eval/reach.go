@@ -9,15 +9,15 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
 
-// maxComparedPairs limits the pairs of constraints, and maxComparedValues the values of their lists, that
-// neverMatches compares. Beyond them a segment counts as reachable.
+// maxComparedPairs limits the pairs of constraints, and maxComparedValues the values of their
+// lists, that neverMatches compares. Beyond them a segment counts as reachable.
 const (
 	maxComparedPairs  = 2_000
 	maxComparedValues = 100_000
 )
 
-// neverMatches explains why no entity can match all conditions. It is empty if an entity can, or if comparing pairs
-// of conditions does not show it.
+// neverMatches explains why no entity can match all conditions. It is empty if an entity can, or if
+// comparing pairs of conditions does not show it.
 func neverMatches(all []condition) catalog.Message {
 	demands := make([]demand, 0, len(all))
 	for i := range all {
@@ -111,8 +111,8 @@ func (d *demand) size() int {
 	return 1
 }
 
-// excludes reports whether no value meets both demands. It may return false although no value does, but true is
-// always correct.
+// excludes reports whether no value meets both demands. It may return false although no value does,
+// but true is always correct.
 func (d *demand) excludes(other *demand) bool {
 	both := d.kinds & other.kinds
 	switch both {
@@ -154,8 +154,8 @@ type interval struct {
 	open      bool
 }
 
-// intervals returns the numbers that can meet the demand, in ascending order. Numbers that are nearly equal to the
-// constant count as equal, so the intervals are slightly wider.
+// intervals returns the numbers that can meet the demand, in ascending order. Numbers that are
+// nearly equal to the constant count as equal, so the intervals are slightly wider.
 func (d *demand) intervals() []interval {
 	const tolerance = 2 * epsilon
 	constant := d.constant.value

@@ -13,12 +13,13 @@ type Source interface {
 	Snapshot() *Snapshot
 }
 
-// Recorder receives each evaluation, including those of unrecorded and unknown flags, and each exposure of a
-// recorded flag.
+// Recorder receives each evaluation, including those of unrecorded and unknown flags, and each
+// exposure of a recorded flag.
 type Recorder interface {
-	// AsyncRecord returns at once. It must not keep the result, or a string, a list or an *Object of its request,
-	// because they are reused. It may keep everything else: what describes the flag, and a context of decoded JSON,
-	// which never change. FlagKey describes the request if no flag was found.
+	// AsyncRecord returns at once. It must not keep the result, or a string, a list or an *Object
+	// of its request, because they are reused. It may keep everything else: what describes the
+	// flag, and a context of decoded JSON, which never change. FlagKey describes the request if no
+	// flag was found.
 	AsyncRecord(*Result)
 }
 
@@ -40,20 +41,22 @@ type BatchRecorder interface {
 type Options struct {
 	// DebugEnabled allows requests for SegmentLogs.
 	DebugEnabled bool
-	// BatchSize, if positive, is the maximum number of evaluations that a batch may request: entities × (IDs + keys
-	// + 1 if there are tags), where repeated IDs and keys count once. Otherwise a batch may make 500,000
-	// evaluations, including those of the flags that its tags select.
+	// BatchSize, if positive, is the maximum number of evaluations that a batch may request:
+	// entities × (IDs + keys + 1 if there are tags), where repeated IDs and keys count once.
+	// Otherwise a batch may make 500,000 evaluations, including those of the flags that its tags
+	// select.
 	BatchSize int
 	// AnswerBytes is the maximum response to a batch in bytes, estimated before evaluation; 0 means
 	// DefaultAnswerBytes.
 	AnswerBytes int
 	// ExposureBatchSize, if positive, is the maximum number of exposures of one call of Expose.
 	ExposureBatchSize int
-	// Observe is called for every evaluation, recorded or not, for metrics and logs. It may be nil. It runs in the
-	// goroutine of the request, so it must return at once, and it may keep only what Recorder.AsyncRecord may keep.
+	// Observe is called for every evaluation, recorded or not, for metrics and logs. It may be nil.
+	// It runs in the goroutine of the request, so it must return at once, and it may keep only what
+	// Recorder.AsyncRecord may keep.
 	Observe func(*Result)
-	// Trace is called for every evaluation with the context of its request, for telemetry. It may be nil. It may
-	// keep only what Observe may keep.
+	// Trace is called for every evaluation with the context of its request, for telemetry. It may
+	// be nil. It may keep only what Observe may keep.
 	Trace Tracer
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -63,10 +66,11 @@ type Options struct {
 
 // Tracer adds evaluations to the traces of their requests. Its methods must return at once.
 type Tracer interface {
-	// Evaluated is called for an evaluation. It is alone if the request is for one flag and one entity.
+	// Evaluated is called for an evaluation. It is alone if the request is for one flag and one
+	// entity.
 	Evaluated(ctx context.Context, r *Result, alone bool)
-	// EvaluatedSeveral is called at the end of a request that may evaluate several flags, with the number of
-	// evaluations.
+	// EvaluatedSeveral is called at the end of a request that may evaluate several flags, with the
+	// number of evaluations.
 	EvaluatedSeveral(ctx context.Context, n int)
 }
 
@@ -98,8 +102,8 @@ func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
 	return result
 }
 
-// EvaluateInto is Evaluate for callers that reuse a result. After it returns, nothing refers to the result, so the
-// caller may use it for the next request.
+// EvaluateInto is Evaluate for callers that reuse a result. After it returns, nothing refers to the
+// result, so the caller may use it for the next request.
 func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Result) {
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
@@ -111,21 +115,23 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 	}
 }
 
-// clockInterval is the number of results of a batch between two checks of the clock and the context.
+// clockInterval is the number of results of a batch between two checks of the clock and the
+// context.
 const clockInterval = 16
 
-// maxBatch is the maximum number of evaluations of a batch by default. A response has about 500 bytes for each:
-// several hundred megabytes in all.
+// maxBatch is the maximum number of evaluations of a batch by default. A response has about 500
+// bytes for each: several hundred megabytes in all.
 const maxBatch = 500_000
 
-// EvaluateEach evaluates, for each entity in turn, the flags selected by tags in the order of their IDs, then the
-// flags named by ID, then the flags named by key. A flag that is selected in two of these ways is evaluated twice.
-// It calls use with each result; use must not keep the result, because the next evaluation reuses it. A result is recorded before a
-// BatchEncoder sends it, and all are when EvaluateEach returns.
+// EvaluateEach evaluates, for each entity in turn, the flags selected by tags in the order of their
+// IDs, then the flags named by ID, then the flags named by key. A flag that is selected in two of
+// these ways is evaluated twice. It calls use with each result; use must not keep the result,
+// because the next evaluation reuses it. A result is recorded before a BatchEncoder sends it, and
+// all are when EvaluateEach returns.
 //
-// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its response larger than
-// Options.AnswerBytes, or it is that of batch.Reserve; nothing was evaluated then. Otherwise it is the error of ctx, or ErrTooSlow, and use may
-// have been called.
+// The error matches entity.ErrInvalid if the batch is larger than Options.BatchSize or its response
+// larger than Options.AnswerBytes, or it is that of batch.Reserve; nothing was evaluated then.
+// Otherwise it is the error of ctx, or ErrTooSlow, and use may have been called.
 func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func(*Result)) error {
 	targets, err := s.targets(&batch)
 	if err != nil {
@@ -180,8 +186,8 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 	return nil
 }
 
-// target is a flag of a batch, or nil if it does not exist, and the part of the result that does not depend on the
-// entity.
+// target is a flag of a batch, or nil if it does not exist, and the part of the result that does
+// not depend on the entity.
 type target struct {
 	flag   *flag
 	answer Result

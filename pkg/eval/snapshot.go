@@ -15,15 +15,17 @@ import (
 )
 
 const (
-	// buckets is the number of parts over which entities are spread; one percent of a distribution is ten of them.
+	// buckets is the number of parts over which entities are spread; one percent of a distribution
+	// is ten of them.
 	buckets           = 1000
 	bucketsPerPercent = buckets / 100
-	// maxPercent limits what a damaged row can add to the arithmetic. It is far beyond the allowed 100.
+	// maxPercent limits what a damaged row can add to the arithmetic. It is far beyond the allowed
+	// 100.
 	maxPercent = 1_000_000
 )
 
-// Snapshot is the state of all flags at one time, prepared for evaluation. It is immutable and safe for concurrent
-// use.
+// Snapshot is the state of all flags at one time, prepared for evaluation. It is immutable and safe
+// for concurrent use.
 type Snapshot struct {
 	flags []*flag // by id
 	byID  map[int64]*flag
@@ -56,7 +58,8 @@ type flag struct {
 	derived atomic.Pointer[derivation]
 	// patterns is the sum of the sizes of the compiled patterns.
 	patterns int
-	// answerBytes is the approximate maximum length of the part of an evalResult that depends only on the flag.
+	// answerBytes is the approximate maximum length of the part of an evalResult that depends only
+	// on the flag.
 	answerBytes int
 	// problems are the parts of the flag that could not be used.
 	problems []error
@@ -77,22 +80,24 @@ type segment struct {
 type share struct {
 	bound   int // exclusive
 	variant *entity.Variant
-	// middle and end are parts of an evalResult: what is between the flag and the time, and everything after the
-	// time. The shares of a segment have the same middle, and those of a variant the same end.
+	// middle and end are parts of an evalResult: what is between the flag and the time, and
+	// everything after the time. The shares of a segment have the same middle, and those of a
+	// variant the same end.
 	middle, end string
 	segment     *segment
 	index       int // in flag.given
 }
 
-// Compile prepares flags for evaluation and keeps their parts, which must not change afterward. It never fails: if
-// a constraint does not parse, its segment matches no entity, and Problems reports it. Deleted flags are omitted.
+// Compile prepares flags for evaluation and keeps their parts, which must not change afterward. It
+// never fails: if a constraint does not parse, its segment matches no entity, and Problems reports
+// it. Deleted flags are omitted.
 func Compile(flags []entity.Flag) *Snapshot {
 	return index(compileFlags(make([]*flag, 0, len(flags)), flags, maxPatterns), maxPatterns)
 }
 
-// With returns a snapshot with the changed flags, in place of those with the same IDs in s if there are any, and
-// without the flags whose IDs are gone. It shares all other flags with s, so that only changed flags take time and
-// memory, except for a few pointers.
+// With returns a snapshot with the changed flags, in place of those with the same IDs in s if there
+// are any, and without the flags whose IDs are gone. It shares all other flags with s, so that only
+// changed flags take time and memory, except for a few pointers.
 func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	replaced := make(map[int64]bool, len(changed)+len(gone))
 	for i := range changed {
@@ -111,7 +116,8 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	return index(compileFlags(flags, changed, patterns), s.maxPatterns)
 }
 
-// compileFlags appends the flags that are not deleted. The sizes of their patterns add up to at most the given number.
+// compileFlags appends the flags that are not deleted. The sizes of their patterns add up to at
+// most the given number.
 func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
 	known := knownConditions{}
 	for i := range flags {
@@ -149,7 +155,8 @@ func index(flags []*flag, maxPatterns int) *Snapshot {
 	return s
 }
 
-// knownConditions are compiled constraints without patterns. Equal constraints share one. A nil map shares nothing.
+// knownConditions are compiled constraints without patterns. Equal constraints share one. A nil map
+// shares nothing.
 type knownConditions map[conditionSource]condition
 
 type conditionSource struct{ property, operator, value string }
@@ -298,8 +305,8 @@ const (
 	maxEndBytes = len(attachmentName + `,"variantID":-9223372036854775808,"variantKey":""}`)
 )
 
-// shareEnd returns the end of an evalResult, after the time. It makes the attachment of the variant a part of it, so that
-// there is one copy of it in memory.
+// shareEnd returns the end of an evalResult, after the time. It makes the attachment of the variant
+// a part of it, so that there is one copy of it in memory.
 func (v *variant) shareEnd() string {
 	if v.end != "" {
 		return v.end
@@ -353,8 +360,8 @@ func sources(flags []*flag) []*entity.Flag {
 	return sources
 }
 
-// Flag returns the flag with the given ID, or else the flag with the given key, or else the flag whose ID is the
-// key in decimal, or else nil. It must not be changed.
+// Flag returns the flag with the given ID, or else the flag with the given key, or else the flag
+// whose ID is the key in decimal, or else nil. It must not be changed.
 func (s *Snapshot) Flag(id int64, key string) *entity.Flag {
 	if f := s.find(id, key); f != nil {
 		return f.source
@@ -384,7 +391,8 @@ func (s *Snapshot) find(id int64, key string) *flag {
 	return s.byID[id]
 }
 
-// tagged returns the flags that have any or all of the tags (see TagsAny and TagsAll), sorted by ID.
+// tagged returns the flags that have any or all of the tags (see TagsAny and TagsAll), sorted by
+// ID.
 func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	if len(tags) == 0 {
 		return nil
@@ -406,8 +414,8 @@ func (s *Snapshot) tagged(tags []string, operator string) []*flag {
 	return slices.Compact(found)
 }
 
-// Evaluate evaluates a request at the current time, without recording. With debug it sets SegmentLogs, which is
-// slow.
+// Evaluate evaluates a request at the current time, without recording. With debug it sets
+// SegmentLogs, which is slow.
 func (s *Snapshot) Evaluate(request Request, now time.Time, debug bool) *Result {
 	result := &Result{}
 	s.EvaluateInto(request, now, debug, result)

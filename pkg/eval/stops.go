@@ -10,7 +10,8 @@ type Cause uint8
 
 // The causes.
 const (
-	// CauseFalse: the constraint was evaluated and does not hold, or it cannot hold for any context.
+	// CauseFalse: the constraint was evaluated and does not hold, or it cannot hold for any
+	// context.
 	CauseFalse Cause = iota
 	// CauseMissing: a property of the constraint is missing or null, or there is no context.
 	CauseMissing
@@ -30,8 +31,9 @@ type Unmatched struct {
 	context any
 }
 
-// NewUnmatched copies what Stops needs from a result, which may be reused afterward. Its second result is false if
-// a segment matched, if no segment was tried, or if the context is too large to copy.
+// NewUnmatched copies what Stops needs from a result, which may be reused afterward. Its second
+// result is false if a segment matched, if no segment was tried, or if the context is too large to
+// copy.
 func NewUnmatched(r *Result) (Unmatched, bool) {
 	if r.flag == nil || r.flag.blank != 0 || r.Reason != NoMatch {
 		return Unmatched{}, false
@@ -86,8 +88,8 @@ func (f *flag) constraintID(segmentID int64, index int) int64 {
 	return 0
 }
 
-// stop returns the index of the first condition that does not hold, or the number of conditions if all hold. The
-// context must be decoded.
+// stop returns the index of the first condition that does not hold, or the number of conditions if
+// all hold. The context must be decoded.
 func (s *segment) stop(context properties, isObject bool) (int, Cause) {
 	for i := range s.conditions {
 		if !isObject {

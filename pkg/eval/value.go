@@ -47,14 +47,14 @@ const (
 	valueTypeCount = int(ValueObject) + 1
 )
 
-// Values has the values of a flag's variants in OpenFeature. The first rule that fits all variants is used: a type
-// from a tag such as ofrep:boolean; the member value of attachments; booleans for variants named on, off, true or
-// false without attachments; the attachments; the keys.
+// Values has the values of a flag's variants in OpenFeature. The first rule that fits all variants
+// is used: a type from a tag such as ofrep:boolean; the member value of attachments; booleans for
+// variants named on, off, true or false without attachments; the attachments; the keys.
 type Values struct {
 	// Type is the type of every variant's value.
 	Type ValueType
-	// Default is the variant whose value is used if no variant is assigned, or nil if there is none. The tag
-	// ofrep:default:KEY names it.
+	// Default is the variant whose value is used if no variant is assigned, or nil if there is
+	// none. The tag ofrep:default:KEY names it.
 	Default *entity.Variant
 
 	rule     valueRule
@@ -64,10 +64,11 @@ type Values struct {
 
 // Value is the value of one variant.
 type Value struct {
-	// JSON is the JSON of the value, or empty if the variant has no value, or one of another type than the flag.
+	// JSON is the JSON of the value, or empty if the variant has no value, or one of another type
+	// than the flag.
 	JSON string
-	// Attachment is the variant's attachment for the metadata of a response. It is empty if the attachment has no more than the
-	// value, or more than 4 KiB.
+	// Attachment is the variant's attachment for the metadata of a response. It is empty if the
+	// attachment has no more than the value, or more than 4 KiB.
 	Attachment entity.Attachment
 	// Err is why the variant cannot be parsed as the type of a tag.
 	Err error
@@ -95,8 +96,8 @@ func ValuesOf(f *entity.Flag) *Values {
 	return v
 }
 
-// Warnings reports what is doubtful: two tags for the type, tags that name no type or no variant, values of
-// different types.
+// Warnings reports what is doubtful: two tags for the type, tags that name no type or no variant,
+// values of different types.
 func (v *Values) Warnings() []string { return v.warnings }
 
 // readTags reports whether a tag names the type.
@@ -193,8 +194,8 @@ func (v *Values) typeOfMembers(variants []entity.Variant) {
 	}
 }
 
-// typeOfJSON returns the type of a value other than null. Lists are objects, because OpenFeature calls every structure an
-// object.
+// typeOfJSON returns the type of a value other than null. Lists are objects, because OpenFeature
+// calls every structure an object.
 func typeOfJSON(value string) ValueType {
 	switch value[0] {
 	case 't', 'f':
@@ -212,7 +213,8 @@ func typeOfJSON(value string) ValueType {
 
 func hasValueMember(x entity.Variant) bool { return x.Attachment.Member(valueMember) != "" }
 
-// memberOf returns the JSON of the value member of the attachment, or an empty string if it is missing or null.
+// memberOf returns the JSON of the value member of the attachment, or an empty string if it is
+// missing or null.
 func memberOf(variant *entity.Variant) string {
 	if value := variant.Attachment.Member(valueMember); value != "null" {
 		return value
@@ -285,8 +287,8 @@ func (v *Values) tagged(variant *entity.Variant) Value {
 	return Value{Err: fmt.Errorf("variant %s is not of type %s, which the tag %s%s demands", variant.Key, v.Type, valueTagPrefix, v.Type)}
 }
 
-// readAs returns the JSON of a value as a boolean, an integer or a float, also of a string with one; numbers keep their
-// notation.
+// readAs returns the JSON of a value as a boolean, an integer or a float, also of a string with
+// one; numbers keep their notation.
 func readAs(t ValueType, value string) (_ string, ok bool) {
 	found, text := typeOfJSON(value), value
 	if found == ValueString {

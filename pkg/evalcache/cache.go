@@ -1,5 +1,5 @@
-// Package evalcache keeps an up-to-date snapshot of all flags in memory, so that an evaluation never waits for the
-// source of the flags.
+// Package evalcache keeps an up-to-date snapshot of all flags in memory, so that an evaluation
+// never waits for the source of the flags.
 package evalcache
 
 import (
@@ -21,7 +21,8 @@ import (
 type FlagSource interface {
 	// Version returns the current version cheaply; equal versions mean equal flags.
 	Version(ctx context.Context) (string, error)
-	// Flags reads all flags, in a version at least as new as the last Version. The caller may keep them.
+	// Flags reads all flags, in a version at least as new as the last Version. The caller may keep
+	// them.
 	Flags(ctx context.Context) ([]entity.Flag, error)
 }
 
@@ -29,8 +30,9 @@ const (
 	defaultRefreshInterval = 3 * time.Second
 	defaultRefreshTimeout  = 59 * time.Second
 
-	// recheckedFlags is the number of flags that are read again with each reload, although they have not changed.
-	// So manual changes in the database are found in turn, and no reload reads all flags.
+	// recheckedFlags is the number of flags that are read again with each reload, although they
+	// have not changed. So manual changes in the database are found in turn, and no reload reads
+	// all flags.
 	recheckedFlags = 20
 	// rechecksAll is the maximum number of flags for which all flags are read again.
 	rechecksAll = 100
@@ -49,8 +51,9 @@ type Options struct {
 	Now func() time.Time
 	// Logger receives failures of reloads; nil means slog.Default.
 	Logger *slog.Logger
-	// Swapped is called after all flags were loaded and the cache no longer refers to the old snapshot; it may be
-	// nil. The next refresh waits for it. It is not called if only some flags were loaded.
+	// Swapped is called after all flags were loaded and the cache no longer refers to the old
+	// snapshot; it may be nil. The next refresh waits for it. It is not called if only some flags
+	// were loaded.
 	Swapped func()
 }
 
@@ -113,8 +116,9 @@ func New(source FlagSource, o Options) *Cache {
 	return c
 }
 
-// Start loads the flags and returns an error if that fails; the caller may then retry. Afterward it keeps the flags
-// up to date until Stop. The context limits only the first load. A cache cannot be started twice, nor after Stop.
+// Start loads the flags and returns an error if that fails; the caller may then retry. Afterward it
+// keeps the flags up to date until Stop. The context limits only the first load. A cache cannot be
+// started twice, nor after Stop.
 func (c *Cache) Start(ctx context.Context) error {
 	running, done, err := c.begin(ctx)
 	if err != nil {
@@ -157,8 +161,8 @@ func (c *Cache) begin(ctx context.Context) (running context.Context, done chan s
 	return running, c.mu.done, nil
 }
 
-// Stop ends the refreshes and waits for them, until ctx ends and its error is returned. The snapshot stays. Stop
-// may be called more than once, and before Start.
+// Stop ends the refreshes and waits for them, until ctx ends and its error is returned. The
+// snapshot stays. Stop may be called more than once, and before Start.
 func (c *Cache) Stop(ctx context.Context) error {
 	c.mu.Lock()
 	c.mu.stopped = true
@@ -184,9 +188,9 @@ func (c *Cache) Snapshot() *eval.Snapshot { return c.state.Load().Snapshot }
 // State returns the newest snapshot with its version.
 func (c *Cache) State() *State { return c.state.Load() }
 
-// Look triggers an early check of the source, and waits until it is done or ctx ends. Calls that wait at the same
-// time share one check, and there are at most four checks per second. It returns at once if the cache is not
-// running.
+// Look triggers an early check of the source, and waits until it is done or ctx ends. Calls that
+// wait at the same time share one check, and there are at most four checks per second. It returns
+// at once if the cache is not running.
 func (c *Cache) Look(ctx context.Context) {
 	c.mu.Lock()
 	if c.mu.stopped || c.mu.done == nil {
@@ -276,15 +280,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// failure distinguishes failed refreshes. All failures to reach the source count as one, because their error
-// strings may differ each time, for example by a local port. An invalid document is one failure for each version.
+// failure distinguishes failed refreshes. All failures to reach the source count as one, because
+// their error strings may differ each time, for example by a local port. An invalid document is one
+// failure for each version.
 type failure struct {
 	failed          bool
 	version, reason string // of an invalid document
 }
 
-// report logs the outcome of a refresh if it differs from the previous one, so that an outage, or a document that
-// stays invalid, is not logged every few seconds.
+// report logs the outcome of a refresh if it differs from the previous one, so that an outage, or a
+// document that stays invalid, is not logged every few seconds.
 func (c *Cache) report(err error) {
 	c.failing.Store(err != nil)
 	current := failure{failed: err != nil}
@@ -308,8 +313,8 @@ func (c *Cache) report(err error) {
 func (c *Cache) refresh(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.options.RefreshTimeout)
 	defer cancel()
-	// Reading the version before the flags can only cause an extra load. In the other order, a change between the
-	// two reads would be missed.
+	// Reading the version before the flags can only cause an extra load. In the other order, a
+	// change between the two reads would be missed.
 	version, err := c.source.Version(ctx)
 	if err != nil {
 		return err
@@ -356,8 +361,8 @@ func (c *Cache) load(ctx context.Context, version string) error {
 	return nil
 }
 
-// forget omits some of the flags, which are sorted by ID: those after the given ID, or the first ones if there are
-// none after it. A comparison with the source then treats them as new.
+// forget omits some of the flags, which are sorted by ID: those after the given ID, or the first
+// ones if there are none after it. A comparison with the source then treats them as new.
 func forget(flags []*entity.Flag, after uint) (known []*entity.Flag, forgotten []uint) {
 	if len(flags) <= rechecksAll {
 		for _, f := range flags {
@@ -389,7 +394,8 @@ func (c *Cache) publish(snapshot *eval.Snapshot, version string) {
 	}
 }
 
-// warn logs the problems that the previous snapshot did not have, and the source's warnings about the flags.
+// warn logs the problems that the previous snapshot did not have, and the source's warnings about
+// the flags.
 func (c *Cache) warn(problems []error) {
 	if source, ok := c.source.(interface{ warnings() []Finding }); ok {
 		for _, finding := range source.warnings() {

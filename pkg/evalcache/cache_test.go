@@ -148,7 +148,8 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// TestOutagesAreLoggedOnce has a source that is away, with another error each time, and whose documents may be bad.
+// TestOutagesAreLoggedOnce has a source that is away, with another error each time, and whose
+// documents may be bad.
 func TestOutagesAreLoggedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -282,8 +283,8 @@ func (s *handStore) ChangedFlags(_ context.Context, known []*entity.Flag) (chang
 	return changed, gone, nil
 }
 
-// With each reload some more flags are read again, or all of them where they are few, so that what nothing tells of shows as
-// well.
+// With each reload some more flags are read again, or all of them where they are few, so that what
+// nothing tells of shows as well.
 func TestChangesByHandShowInTurn(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -339,7 +340,8 @@ func TestChangesByHandShowInTurn(t *testing.T) {
 	}
 }
 
-// TestChangeWhileLoading changes the flags after their version was read: the next refresh must load them again.
+// TestChangeWhileLoading changes the flags after their version was read: the next refresh must load
+// them again.
 func TestChangeWhileLoading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -458,8 +460,8 @@ func TestStartAndStop(t *testing.T) {
 	})
 }
 
-// TestEvaluateWhileReloading is for the race detector: evaluations run while snapshots are swapped, and versions never
-// go backwards.
+// TestEvaluateWhileReloading is for the race detector: evaluations run while snapshots are swapped,
+// and versions never go backwards.
 func TestEvaluateWhileReloading(t *testing.T) {
 	t.Parallel()
 	f := setup(evalcache.Options{RefreshInterval: time.Millisecond})

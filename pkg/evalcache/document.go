@@ -32,8 +32,8 @@ type Finding struct {
 	Severity Severity
 	// Flag is the key of the flag, or its place in the document if it has no key.
 	Flag string
-	// Part is the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself. Places count from
-	// 1.
+	// Part is the part of the flag, such as `segment 2, constraint 1`; empty for the flag itself.
+	// Places count from 1.
 	Part    string
 	Message string
 }
@@ -46,13 +46,14 @@ func (f Finding) String() string {
 	return fmt.Sprintf("flag %s, %s: %s", f.Flag, f.Part, f.Message)
 }
 
-// ParseDocument parses a JSON flag document, `{"Flags": [...]}`. It returns the flags with all IDs and references
-// set, and all findings about the document. The error, which matches ErrDocument, is not nil if the text is not
-// such a document or if a finding is an error; it lists all errors.
+// ParseDocument parses a JSON flag document, `{"Flags": [...]}`. It returns the flags with all IDs
+// and references set, and all findings about the document. The error, which matches ErrDocument, is
+// not nil if the text is not such a document or if a finding is an error; it lists all errors.
 //
-// IDs that are missing or 0 are assigned in the order of the document, from 1 upward, without those in use. A
-// distribution belongs to the variant that its VariantKey names; without a key, to the variant of its VariantID.
-// Variants of a flag may share a key only if all of them have IDs, as in an export; VariantID then decides.
+// IDs that are missing or 0 are assigned in the order of the document, from 1 upward, without those
+// in use. A distribution belongs to the variant that its VariantKey names; without a key, to the
+// variant of its VariantID. Variants of a flag may share a key only if all of them have IDs, as in
+// an export; VariantID then decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
 	document = bytes.TrimPrefix(document, []byte(entity.ByteOrderMark))
 	var top struct{ Flags json.RawMessage }
@@ -208,8 +209,8 @@ func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, p
 	}
 }
 
-// variantOf returns the variant of a distribution, or nil if the flag does not have it. Of several variants with
-// its key, it returns the one with its ID, or else the first.
+// variantOf returns the variant of a distribution, or nil if the flag does not have it. Of several
+// variants with its key, it returns the one with its ID, or else the first.
 func variantOf(f *entity.Flag, d *entity.Distribution) *entity.Variant {
 	var first *entity.Variant
 	for i := range f.Variants {

@@ -38,8 +38,9 @@ type recordedRequest struct {
 	EnableDebug   bool   `json:"enableDebug"`
 }
 
-// TestRecordedEvaluations compares with what clients were answered before, because an entity must keep its variant. With
-// debugging on, which takes another way through the code, the answers must be the same.
+// TestRecordedEvaluations compares with what clients were answered before, because an entity must
+// keep its variant. With debugging on, which takes another way through the code, the answers must
+// be the same.
 func TestRecordedEvaluations(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

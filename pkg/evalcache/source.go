@@ -94,9 +94,9 @@ func FromFile(path string) FlagSource {
 	}}
 }
 
-// FromHTTP reads the flag document at a URL, up to 256 MiB. If the server sends an ETag or a time of last
-// modification, it downloads the document only after a change. A nil client means a client that follows redirects
-// within the host only.
+// FromHTTP reads the flag document at a URL, up to 256 MiB. If the server sends an ETag or a time
+// of last modification, it downloads the document only after a change. A nil client means a client
+// that follows redirects within the host only.
 func FromHTTP(address string, client *http.Client) FlagSource {
 	if client == nil {
 		client = &http.Client{CheckRedirect: stayOnHost}
@@ -105,8 +105,8 @@ func FromHTTP(address string, client *http.Client) FlagSource {
 	return &documentSource{name: "flag document", fetch: fetcher.fetch}
 }
 
-// stayOnHost rejects redirects to other hosts, and from https to http, because flags control applications, and the
-// URL may contain a token.
+// stayOnHost rejects redirects to other hosts, and from https to http, because flags control
+// applications, and the URL may contain a token.
 func stayOnHost(next *http.Request, before []*http.Request) error {
 	first := before[0].URL
 	switch {

@@ -18,7 +18,8 @@ const (
 	secondDocument = `{"Flags": [{"Key": "other"}]}`
 )
 
-// look reads the version, and the flags if it is not the one before; it returns the key of the first flag.
+// look reads the version, and the flags if it is not the one before; it returns the key of the
+// first flag.
 func look(t *testing.T, source evalcache.FlagSource, before string) (version, key string, err error) {
 	t.Helper()
 	if version, err = source.Version(t.Context()); err != nil || version == before {

@@ -321,7 +321,8 @@ func TestAnUnreachableReceiverIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with an error.
+// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with
+// an error.
 func TestErrorsHaveNoURL(t *testing.T) {
 	t.Parallel()
 	closed := httptest.NewServer(nil)

@@ -3,8 +3,8 @@ package fastpath
 import "github.com/flagr-datar/flagr-datar/pkg/eval"
 
 // ContextReader reads bodies with an evaluation context, as OpenFeature's providers send them. The
-// zero value is ready to use, by one goroutine. Its results are valid until the next call of Read or
-// Forget.
+// zero value is ready to use, by one goroutine. Its results are valid until the next call of Read
+// or Forget.
 type ContextReader struct{ decoder decoder }
 
 // Read reads `{"context": {...}}`, and skips other members. It returns false for anything that is

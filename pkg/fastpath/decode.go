@@ -23,7 +23,8 @@ type decoder struct {
 	block []byte
 	// contexts and properties count those in earlier blocks.
 	contexts, properties int
-	// shape is that of the previous entity, and unlike is the number of entities in a row that were parsed in full.
+	// shape is that of the previous entity, and unlike is the number of entities in a row that were
+	// parsed in full.
 	shape  shape
 	unlike int
 }

@@ -1,4 +1,5 @@
-// Package fastpath handles plain evaluation requests without the generated code, at a fraction of its cost.
+// Package fastpath handles plain evaluation requests without the generated code, at a fraction of
+// its cost.
 //
 // It is in front of the generated API and handles a request only if it is plain: POST, JSON, every
 // name known, every value of the right type, nothing repeated. All other requests go to the
@@ -24,13 +25,15 @@ import (
 )
 
 const (
-	// maxRequestBytes is the largest body that is handled here. Larger ones are rare, and would keep large buffers
-	// in memory.
+	// maxRequestBytes is the largest body that is handled here. Larger ones are rare, and would
+	// keep large buffers in memory.
 	maxRequestBytes = 1 << 20
-	// firstReadBytes is the maximum length for which the memory of a body is allocated before its bytes arrive.
+	// firstReadBytes is the maximum length for which the memory of a body is allocated before its
+	// bytes arrive.
 	firstReadBytes = 16 << 10
-	// maxPooledBytes is the largest buffer for a response that is reused. It is enough for the buffered part of a
-	// batch's response. maxPooledBody is the largest one for a body, enough for a batch of 1,000 entities.
+	// maxPooledBytes is the largest buffer for a response that is reused. It is enough for the
+	// buffered part of a batch's response. maxPooledBody is the largest one for a body, enough for
+	// a batch of 1,000 entities.
 	maxPooledBytes = eval.MaxBatchBuffer
 	maxPooledBody  = 128 << 10
 	// maxPooledParts is the number of entities, contexts and properties whose memory is reused.
@@ -39,8 +42,8 @@ const (
 	knownLengthBytes = 2048
 )
 
-// contentTypeJSON is shared by all responses. It is never changed: setting a header replaces the slice, and
-// appending copies it.
+// contentTypeJSON is shared by all responses. It is never changed: setting a header replaces the
+// slice, and appending copies it.
 var contentTypeJSON = []string{"application/json"}
 
 // Evaluator evaluates and records.
@@ -49,7 +52,8 @@ type Evaluator interface {
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 }
 
-// Handler handles POST /evaluation and POST /evaluation/batch if it can, and passes all other requests to the API.
+// Handler handles POST /evaluation and POST /evaluation/batch if it can, and passes all other
+// requests to the API.
 type Handler struct {
 	evaluator   Evaluator
 	turns       budget.Turns
@@ -70,20 +74,23 @@ type memory struct {
 	result  eval.Result
 	encoder eval.Encoder // of single evaluations
 	answer  []byte
-	// held is the memory of a response to a batch. reserve is held.Take, which would be allocated for each batch.
+	// held is the memory of a response to a batch. reserve is held.Take, which would be allocated
+	// for each batch.
 	held    budget.Hold
 	reserve func(bytes int) error
 }
 
-// Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that disconnected, if err is
-// the error of its context. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the middle of its JSON.
+// Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that
+// disconnected, if err is the error of its context. If err is io.ErrUnexpectedEOF, it responds to a
+// body that ends in the middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 
 // Compression compresses long responses.
 type Compression interface {
 	// Wrap is a middleware that compresses.
 	Wrap(next http.Handler) http.Handler
-	// SkipShort reports whether a response of this length is never compressed, and if so, sets the headers that Wrap sets for it.
+	// SkipShort reports whether a response of this length is never compressed, and if so, sets the
+	// headers that Wrap sets for it.
 	SkipShort(header http.Header, length int) bool
 }
 
@@ -134,8 +141,8 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serve handles the request, or passes it to the API. A batch has compression around it already. For most single evaluations it
-// would cost more than the evaluation.
+// serve handles the request, or passes it to the API. A batch has compression around it already.
+// For most single evaluations it would cost more than the evaluation.
 func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	m := h.pool.Get().(*memory)
 	var text string
@@ -211,12 +218,13 @@ func (m *memory) send(out io.Writer, end string) {
 // entity may have two bytes, and takes a hundred.
 const manyEntities = 1000
 
-// smallContext is the length of a single request up to which it needs no turn, whatever it contains.
+// smallContext is the length of a single request up to which it needs no turn, whatever it
+// contains.
 const smallContext = 2 << 10
 
 // release returns memory for reuse. It drops all references to the request, and clears its body, so
-// that unused memory has no text of a client. This does not protect a string that is kept against the
-// rules of eval.Recorder: the next request overwrites it.
+// that unused memory has no text of a client. This does not protect a string that is kept against
+// the rules of eval.Recorder: the next request overwrites it.
 func (h *Handler) release(m *memory) {
 	clear(m.body)
 	if m.body = m.body[:0]; cap(m.body) > maxPooledBody {
@@ -250,9 +258,9 @@ func isPlain(r *http.Request) bool {
 		(accept[0] == "*/*" || accept[0] == "application/json" || accept[0] == "application/json, text/plain, */*") // axios
 }
 
-// readBody reads the whole body into the memory of buffer, which it returns, and which the text refers to. The memory of a
-// long body grows as its bytes arrive, because announced bytes may never arrive. On an error, the text is a copy of the
-// bytes that were read.
+// readBody reads the whole body into the memory of buffer, which it returns, and which the text
+// refers to. The memory of a long body grows as its bytes arrive, because announced bytes may never
+// arrive. On an error, the text is a copy of the bytes that were read.
 func readBody(r *http.Request, buffer []byte) (text string, _ []byte, err error) {
 	length := int(r.ContentLength) // at most maxRequestBytes
 	buffer = slices.Grow(buffer[:0], min(length, firstReadBytes))
@@ -283,8 +291,8 @@ func readFull(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// refuseCutOff responds to a request whose client disconnected in the middle of a JSON text. It returns false for all
-// others.
+// refuseCutOff responds to a request whose client disconnected in the middle of a JSON text. It
+// returns false for all others.
 func (h *Handler) refuseCutOff(rw http.ResponseWriter, r *http.Request, text string, err error, batch bool) bool {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
@@ -313,13 +321,14 @@ func (h *Handler) reject(rw http.ResponseWriter, r *http.Request, err error, bat
 	h.refuse(rw, r, err)
 }
 
-// textOf returns the bytes as a string without copying them. The string is valid until the bytes change.
+// textOf returns the bytes as a string without copying them. The string is valid until the bytes
+// change.
 func textOf(body []byte) string {
 	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of up to a megabyte
 }
 
-// fallBack passes a request to the API after part of its body was read. The rest of the body, or its error, is read
-// again from the body.
+// fallBack passes a request to the API after part of its body was read. The rest of the body, or
+// its error, is read again from the body.
 func (h *Handler) fallBack(rw http.ResponseWriter, r *http.Request, read string, batch bool) {
 	again := *r
 	again.Body = &replay{Reader: io.MultiReader(strings.NewReader(read), r.Body), Closer: r.Body}
@@ -337,9 +346,10 @@ type replay struct {
 	io.Closer
 }
 
-// evaluate writes the response to a single evaluation. It returns false if the request is not plain. A long end of the
-// response is not in m.answer, and a newline follows it. The error is that of ctx. The logs of a flag with thousands of segments
-// take long, so a request for them takes a turn.
+// evaluate writes the response to a single evaluation. It returns false if the request is not
+// plain. A long end of the response is not in m.answer, and a newline follows it. The error is that
+// of ctx. The logs of a flag with thousands of segments take long, so a request for them takes a
+// turn.
 func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *budget.Turn) (end string, ok bool, err error) {
 	request, ok := m.decoder.request(text)
 	if !ok {
@@ -358,8 +368,9 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 	return end, true, nil
 }
 
-// evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent reports whether some of
-// the response is already sent; the rest is in m.answer. After an error, nothing is sent.
+// evaluateBatch writes the response to a batch. ok is false if the request is not plain. sent
+// reports whether some of the response is already sent; the rest is in m.answer. After an error,
+// nothing is sent.
 func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, text string, turn *budget.Turn) (ok, sent bool, err error) {
 	batch, ok := m.decoder.batch(text)
 	if !ok {

@@ -41,8 +41,8 @@ import (
 // batchSize is the most that a batch may ask for.
 const batchSize = 500
 
-// fixture is two servers on the same flags, one with the fast path and one without. They have the same clock, make up the
-// same entity ids, and note what they record. It is for one goroutine.
+// fixture is two servers on the same flags, one with the fast path and one without. They have the
+// same clock, make up the same entity ids, and note what they record. It is for one goroutine.
 type fixture struct {
 	fast, generated side
 }
@@ -107,7 +107,8 @@ type answer struct {
 	Recorded    []string
 }
 
-// send sends a request both ways and compares. It returns the answer and whether the generated code was spared.
+// send sends a request both ways and compares. It returns the answer and whether the generated code
+// was spared.
 func (f *fixture) send(t testing.TB, request func() *http.Request) (answer, bool) {
 	t.Helper()
 	calls := f.fast.apiCalls
@@ -213,7 +214,8 @@ func TestGoldenRequestsTakeTheFastPath(t *testing.T) {
 	}
 }
 
-// TestCompression checks that each response is compressed once or not at all, like those of the generated code.
+// TestCompression checks that each response is compressed once or not at all, like those of the
+// generated code.
 func TestCompression(t *testing.T) {
 	t.Parallel()
 	flag := benchmarkFlag()
@@ -516,7 +518,8 @@ func TestOddRequestsTakeTheGeneratedWay(t *testing.T) {
 	}
 }
 
-// Results of requests that took the generated way have contexts of decoded JSON. Recorders encode those as well.
+// Results of requests that took the generated way have contexts of decoded JSON. Recorders encode
+// those as well.
 func TestDecodedContextsAreWrittenAlike(t *testing.T) {
 	t.Parallel()
 	f := setup(t, oddFlags())
@@ -602,7 +605,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// A client that disconnects gets what the generated code answers. The fast path answers if the JSON is cut off.
+// A client that disconnects gets what the generated code answers. The fast path answers if the JSON
+// is cut off.
 func TestBodiesThatAreCutOff(t *testing.T) {
 	t.Parallel()
 	f := setup(t, oddFlags())
@@ -657,7 +661,8 @@ func (c *copier) AsyncRecord(r *eval.Result) {
 	}
 }
 
-// Requests reuse memory. Each recorder sees its own request during a call, and nothing of it afterward.
+// Requests reuse memory. Each recorder sees its own request during a call, and nothing of it
+// afterward.
 func TestMemoryOfBodiesIsReused(t *testing.T) {
 	t.Parallel()
 	flag := benchmarkFlag()
@@ -711,7 +716,8 @@ func (p *parted) Write(b []byte) (int, error) {
 	return p.ResponseRecorder.Write(b)
 }
 
-// A response with a long attachment is the same as from the generated code, and a client that reads it slowly holds a part.
+// A response with a long attachment is the same as from the generated code, and a client that reads
+// it slowly holds a part.
 func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	t.Parallel()
 	flag := benchmarkFlag()
@@ -756,7 +762,8 @@ func serve(t testing.TB, served *handler.Handler) http.Handler {
 	return api.Serve(nil)
 }
 
-// Responses to batches that are being sent take memory. Without it, a large batch is refused and nothing is evaluated.
+// Responses to batches that are being sent take memory. Without it, a large batch is refused and
+// nothing is evaluated.
 func TestMemoryOfBatches(t *testing.T) {
 	t.Parallel()
 	const total = 1 << 20
@@ -844,7 +851,8 @@ func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 	}
 }
 
-// TestLongEvaluationsTakeTurns checks which single evaluations wait for a turn although their bodies are small.
+// TestLongEvaluationsTakeTurns checks which single evaluations wait for a turn although their
+// bodies are small.
 func TestLongEvaluationsTakeTurns(t *testing.T) {
 	t.Parallel()
 	turns := budget.NewTurns(1)
@@ -915,7 +923,8 @@ func (s slowReader) Write(p []byte) (int, error) {
 	return s.ResponseWriter.Write(p)
 }
 
-// Large requests are worked at in turn. Small ones need none, a client that reads slowly has none, and one that leaves waits no longer.
+// Large requests are worked at in turn. Small ones need none, a client that reads slowly has none,
+// and one that leaves waits no longer.
 func TestLargeRequestsTakeTurns(t *testing.T) {
 	t.Parallel()
 	api := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s is not plain", r.URL) })

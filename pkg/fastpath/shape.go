@@ -20,7 +20,8 @@ type shape struct {
 	begun bool
 	// properties is the number of parts that end with the name of a property.
 	properties int
-	// canonical reports whether the context of an entity is the same as its JSON: sorted names, and no white space.
+	// canonical reports whether the context of an entity is the same as its JSON: sorted names, and
+	// no white space.
 	canonical bool
 	// at is where the last value of parts ends in the text.
 	at int
@@ -30,7 +31,8 @@ type shape struct {
 type part struct {
 	json  string
 	value valueKind
-	// name is the name of the property, which is at the end of json. index is its place among the sorted names.
+	// name is the name of the property, which is at the end of json. index is its place among the
+	// sorted names.
 	name  string
 	index int
 }
@@ -44,11 +46,12 @@ const (
 	propertyValue
 )
 
-// shapeTries limits what shapes cost in a batch of mixed entities, where they save nothing: after shapeTries entities in a
-// row that were parsed in full, only every shapeTries-th gets a shape.
+// shapeTries limits what shapes cost in a batch of mixed entities, where they save nothing: after
+// shapeTries entities in a row that were parsed in full, only every shapeTries-th gets a shape.
 const shapeTries = 8
 
-// beginShape begins the shape of an entity that starts at the current position, unless it gets none.
+// beginShape begins the shape of an entity that starts at the current position, unless it gets
+// none.
 func (d *decoder) beginShape(wanted bool) {
 	d.shape = shape{parts: d.shape.parts[:0], at: d.at, begun: wanted}
 }
@@ -62,8 +65,8 @@ func (d *decoder) addText(kind valueKind, start int) {
 	d.shape.at = d.at
 }
 
-// addProperty adds a property of a context, whose value begins at start and has just been read. plain is
-// whether encoding/json would write the same value.
+// addProperty adds a property of a context, whose value begins at start and has just been read.
+// plain is whether encoding/json would write the same value.
 func (d *decoder) addProperty(name string, start int, plain bool) {
 	s := &d.shape
 	if !s.begun {
@@ -78,7 +81,8 @@ func (d *decoder) addProperty(name string, start int, plain bool) {
 	s.properties++
 }
 
-// addContext ends the properties of the context that the decoder has just read. start is where it begins.
+// addContext ends the properties of the context that the decoder has just read. start is where it
+// begins.
 func (d *decoder) addContext(context any, start int) {
 	s := &d.shape
 	o, ok := context.(*eval.Object)

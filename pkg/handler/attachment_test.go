@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestAttachmentsAreNotDecoded changes a variant with an attachment of 400,000 numbers, which would take 12 MB decoded, and its
-// flag, and measures what that allocates, with the rows, the snapshot and the response. It is not parallel, because
-// TotalAlloc includes all goroutines.
+// TestAttachmentsAreNotDecoded changes a variant with an attachment of 400,000 numbers, which would
+// take 12 MB decoded, and its flag, and measures what that allocates, with the rows, the snapshot
+// and the response. It is not parallel, because TotalAlloc includes all goroutines.
 func TestAttachmentsAreNotDecoded(t *testing.T) { //nolint:paralleltest // measures allocations
 	s := setup(t, map[string]string{"FLAGR_EVALCACHE_REFRESHINTERVAL": "1h"})
 	call(t, s, http.MethodPost, "/flags", `{"key":"f","description":"d"}`)

@@ -20,10 +20,10 @@ var switchWords = []string{
 
 // CheckQuery wraps the operations behind the API's router. It rejects what the generated code would
 // misread in the query:
-//   - booleans that are neither true nor false: a list with ?enabled=maybe would return the disabled
-//     flags;
-//   - parameters of Datar that are given twice and are no list: the generated code uses the last one
-//     and drops the others. Operations of Flagr do as Flagr does.
+//   - booleans that are neither true nor false: a list with ?enabled=maybe would return the
+//     disabled flags;
+//   - parameters of Datar that are given twice and are no list: the generated code uses the last
+//     one and drops the others. Operations of Flagr do as Flagr does.
 func CheckQuery(operations http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if route := middleware.MatchedRouteFrom(r); route != nil && r.URL.RawQuery != "" {

@@ -437,8 +437,9 @@ func (*nothing) Send(_ context.Context, batch []*recorder.Record) []error {
 	return nil
 }
 
-// TestRecordsDoNotKeepConvertedContexts measures the memory of records that wait in a queue, which counts recordSize of each. Lists
-// take 20 times the memory of their text once they are converted. It is not parallel, because HeapAlloc includes all goroutines.
+// TestRecordsDoNotKeepConvertedContexts measures the memory of records that wait in a queue, which
+// counts recordSize of each. Lists take 20 times the memory of their text once they are converted.
+// It is not parallel, because HeapAlloc includes all goroutines.
 func TestRecordsDoNotKeepConvertedContexts(t *testing.T) {
 	const records, text = 50, 40_000
 	list := "[" + strings.Repeat("1,", text/2) + "1]"
@@ -467,8 +468,8 @@ func TestRecordsDoNotKeepConvertedContexts(t *testing.T) {
 	runtime.KeepAlive(queue)
 }
 
-// TestRecordsKeepNothingOfRequests overwrites the memory of a request's strings, as the next request
-// does.
+// TestRecordsKeepNothingOfRequests overwrites the memory of a request's strings, as the next
+// request does.
 func TestRecordsKeepNothingOfRequests(t *testing.T) {
 	t.Parallel()
 	body := []byte(`entity,user,flag,tag,ANY,{"country":"FR","name":"<n>"}`)

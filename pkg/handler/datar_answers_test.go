@@ -263,8 +263,8 @@ func TestDraftsKeepWhatTheyOmit(t *testing.T) {
 	}
 }
 
-// TestUnknownTagsAreNotCounted checks that only keys and IDs are in the list of what is not found: a
-// tag names no flag.
+// TestUnknownTagsAreNotCounted checks that only keys and IDs are in the list of what is not found:
+// a tag names no flag.
 func TestUnknownTagsAreNotCounted(t *testing.T) {
 	t.Parallel()
 	s := setup(t, map[string]string{"FLAGR_RECORDER_ENABLED": "true", "FLAGR_RECORDER_TYPE": "datar"})
@@ -337,7 +337,8 @@ func TestTryIsNotCounted(t *testing.T) {
 	}
 }
 
-// TestRolloutOfTheFuture checks a window that begins in the future, in which no version is alive yet.
+// TestRolloutOfTheFuture checks a window that begins in the future, in which no version is alive
+// yet.
 func TestRolloutOfTheFuture(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)

@@ -520,8 +520,8 @@ func (m *fleetModel) derive(f *modelFlag, days int) (v verdict) {
 	return v
 }
 
-// sinceChange returns how many of the evaluations used the newest assignment of variants, and the only
-// variant that they got, if it is the only one.
+// sinceChange returns how many of the evaluations used the newest assignment of variants, and the
+// only variant that they got, if it is the only one.
 func (m *fleetModel) sinceChange(f *modelFlag, lately []asked) (only string, n int64) {
 	got := map[int64]bool{}
 	for _, a := range lately {

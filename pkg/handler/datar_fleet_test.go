@@ -48,7 +48,8 @@ type fixedFleet struct{ fleet *datar.Fleet }
 
 func (f fixedFleet) Fleet(context.Context) (*datar.Fleet, error) { return f.fleet, nil }
 
-// TestFleetThatIsNotBalanced checks that the response names the server, the difference and its cause.
+// TestFleetThatIsNotBalanced checks that the response names the server, the difference and its
+// cause.
 func TestFleetThatIsNotBalanced(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 31, 14, 0, 0, 0, time.UTC)

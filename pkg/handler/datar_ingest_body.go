@@ -48,8 +48,8 @@ type digestKey struct{}
 //
 // A client that sends slowly holds only the memory of what it has sent. All clients together hold
 // at most memory, until the server's read timeout ends their requests. While the memory is used up,
-// further clients are told to retry. Large bodies grow in turns, because a thousand clients may send
-// at the same time.
+// further clients are told to retry. Large bodies grow in turns, because a thousand clients may
+// send at the same time.
 //
 // The paths are those of IngestPaths.
 func IngestMiddleware(basePath string, memory *budget.Memory, turns budget.Turns, api http.Handler) http.Handler {
@@ -100,9 +100,9 @@ func isPlainText(h http.Header) bool {
 	return strings.EqualFold(strings.TrimSpace(mime), "text/plain")
 }
 
-// leadsToIngest reports whether a URL leads to one of the paths, in whatever form it is written. The
-// API's router cleans escaped paths, so the escaped form is checked, too. Otherwise a request could
-// bypass this middleware.
+// leadsToIngest reports whether a URL leads to one of the paths, in whatever form it is written.
+// The API's router cleans escaped paths, so the escaped form is checked, too. Otherwise a request
+// could bypass this middleware.
 func leadsToIngest(u *url.URL, paths []string) bool {
 	return slices.Contains(paths, path.Clean(u.Path)) || slices.Contains(paths, path.Clean(u.EscapedPath()))
 }

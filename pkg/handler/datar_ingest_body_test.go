@@ -140,8 +140,8 @@ func TestSendersHoldWhatTheyHaveSent(t *testing.T) {
 	done.Wait()
 }
 
-// TestLargeBodiesOfCountsTakeTurns checks that small bodies need no turn, that a slow sender has none while it sends
-// nothing, and that a batch is not blamed for the end of its request.
+// TestLargeBodiesOfCountsTakeTurns checks that small bodies need no turn, that a slow sender has
+// none while it sends nothing, and that a batch is not blamed for the end of its request.
 func TestLargeBodiesOfCountsTakeTurns(t *testing.T) {
 	t.Parallel()
 	var zipped bytes.Buffer
@@ -309,8 +309,8 @@ func TestKeysThatAreNone(t *testing.T) {
 	}
 }
 
-// TestNoPathBypassesTheIngestMiddleware sends paths that the router maps to the operation. All of them must
-// pass the limits and the digest.
+// TestNoPathBypassesTheIngestMiddleware sends paths that the router maps to the operation. All of
+// them must pass the limits and the digest.
 func TestNoPathBypassesTheIngestMiddleware(t *testing.T) {
 	t.Parallel()
 	s := setup(t, ingesting)

@@ -147,8 +147,8 @@ func (m *answersModel) evaluate() {
 	m.ask(m, object{"entities": entities, "flagIDs": []int64{m.flags[m.random.IntN(len(m.flags))]}}, 1)
 }
 
-// ask sends a batch to a server, and adds its results to the list. flags is the number of flags that
-// it evaluates.
+// ask sends a batch to a server, and adds its results to the list. flags is the number of flags
+// that it evaluates.
 func (m *answersModel) ask(on http.Handler, request object, flags int) {
 	m.t.Helper()
 	request["enableDebug"] = true

@@ -137,8 +137,8 @@ func TestSeriesAfterRetention(t *testing.T) {
 	}
 }
 
-// TestSeriesOfEmptyWindows checks the end of a series without buckets, also of a window before 1970,
-// when no hours are counted.
+// TestSeriesOfEmptyWindows checks the end of a series without buckets, also of a window before
+// 1970, when no hours are counted.
 func TestSeriesOfEmptyWindows(t *testing.T) {
 	t.Parallel()
 	s := setup(t, datarOn)

@@ -13,9 +13,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// The functions below write flags in the form of the generated models, without them and without reflection.
-// Tests compare the output of each function byte for byte with that of encoding/json without HTML
-// escaping.
+// The functions below write flags in the form of the generated models, without them and without
+// reflection. Tests compare the output of each function byte for byte with that of encoding/json
+// without HTML escaping.
 
 // appendFlagModel appends a flag in the form of models.Flag.
 func appendFlagModel(b []byte, f *entity.Flag) []byte {

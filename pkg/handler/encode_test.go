@@ -168,7 +168,8 @@ func BenchmarkEncodeFlag(b *testing.B) {
 	}
 }
 
-// TestLargeHistoriesTakeTurns checks that a large history is encoded in turn, until the client leaves.
+// TestLargeHistoriesTakeTurns checks that a large history is encoded in turn, until the client
+// leaves.
 func TestLargeHistoriesTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -222,8 +223,8 @@ func (w ClientWriter) Write(p []byte) (int, error) {
 	return w.ResponseRecorder.Write(p)
 }
 
-// TestExportsTakeTurns checks that flags are exported in turn, that the turn ends while the client receives them, and that an
-// export ends if the client leaves before its turn.
+// TestExportsTakeTurns checks that flags are exported in turn, that the turn ends while the client
+// receives them, and that an export ends if the client leaves before its turn.
 func TestExportsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -280,8 +281,8 @@ func TestExportsTakeTurns(t *testing.T) {
 	})
 }
 
-// TestStreamsReuseTheirBuffer checks that elements take no more memory than the buffer, and that the memory of a large one is not
-// kept.
+// TestStreamsReuseTheirBuffer checks that elements take no more memory than the buffer, and that
+// the memory of a large one is not kept.
 func TestStreamsReuseTheirBuffer(t *testing.T) {
 	t.Parallel()
 	var sent bytes.Buffer

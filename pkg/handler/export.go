@@ -55,7 +55,8 @@ func (h *Handler) GetExportEvalCacheJSON(p exportapi.GetExportEvalCacheJSONParam
 	return h.documents.responder(p.HTTPRequest.Context(), document)
 }
 
-// writeFlagDocument sends the flags that wanted selects, in the form that eval-only mode reads. The turn ends while it sends.
+// writeFlagDocument sends the flags that wanted selects, in the form that eval-only mode reads. The
+// turn ends while it sends.
 func writeFlagDocument(rw http.ResponseWriter, r *http.Request, turn *budget.Turn, flags []*entity.Flag, wanted func(*entity.Flag) bool) error {
 	out := newPatientWriter(rw, r)
 	defer out.release()

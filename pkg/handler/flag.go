@@ -54,8 +54,8 @@ func (h *Handler) FindFlags(p flagapi.FindFlagsParams) middleware.Responder {
 	})
 }
 
-// listFlags responds with a list. It reads and sends a list of several pages page by page. A list of
-// one page shows the flags at one moment. In a longer list, this holds for each page.
+// listFlags responds with a list. It reads and sends a list of several pages page by page. A list
+// of one page shows the flags at one moment. In a longer list, this holds for each page.
 func (h *Handler) listFlags(r *http.Request, q store.FlagQuery) middleware.Responder {
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		flags, pages, err := h.store.FlagsOrPages(r.Context(), q)

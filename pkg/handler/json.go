@@ -37,8 +37,8 @@ func (h *Handler) turnFor(ctx context.Context, length int, undone string) (*budg
 	return turn, nil
 }
 
-// inTurn limits how many bodies that take long are decoded in parallel. It reads a body before it waits,
-// because a client may send slowly.
+// inTurn limits how many bodies that take long are decoded in parallel. It reads a body before it
+// waits, because a client may send slowly.
 func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
 		body, err := io.ReadAll(r)

@@ -60,7 +60,8 @@ func (h *Handler) attachment(ctx context.Context, value json.RawMessage) (entity
 	return attachmentOf(value)
 }
 
-// attachmentOf converts the free-form value of a request. An absent value and null both give an empty attachment.
+// attachmentOf converts the free-form value of a request. An absent value and null both give an
+// empty attachment.
 func attachmentOf(value json.RawMessage) (entity.Attachment, error) {
 	if len(value) == 0 {
 		return "", nil

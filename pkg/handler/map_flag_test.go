@@ -17,8 +17,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 )
 
-// TestLargeAttachmentsTakeTurns checks that large attachments are converted in turn, until the client leaves, and that the turn
-// ends.
+// TestLargeAttachmentsTakeTurns checks that large attachments are converted in turn, until the
+// client leaves, and that the turn ends.
 func TestLargeAttachmentsTakeTurns(t *testing.T) {
 	t.Parallel()
 	large := json.RawMessage(`{"b":"` + strings.Repeat("x", budget.LargeBytes) + `","a":1}`)

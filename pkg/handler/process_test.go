@@ -49,8 +49,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// serveProcess serves until its standard input has a line, and then stops cleanly. It exits at once if
-// the input ends, so that it does not outlive the test.
+// serveProcess serves until its standard input has a line, and then stops cleanly. It exits at once
+// if the input ends, so that it does not outlive the test.
 func serveProcess(text string) error {
 	var options processOptions
 	if err := json.Unmarshal([]byte(text), &options); err != nil {

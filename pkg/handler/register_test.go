@@ -9,8 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/handler"
 )
 
-// TestAllOperationsAreRegistered checks that Register sets the handler of each operation. The generated API responds with 501 to
-// an operation without one.
+// TestAllOperationsAreRegistered checks that Register sets the handler of each operation. The
+// generated API responds with 501 to an operation without one.
 func TestAllOperationsAreRegistered(t *testing.T) {
 	t.Parallel()
 	api := newAPI(t)

@@ -127,9 +127,9 @@ func (s *fleetStory) state() string    { return "/datar" + s.flag + "/state" }
 func (s *fleetStory) rollout() string  { return "/datar" + s.flag + "/rollout" }
 func (s *fleetStory) outcomes() string { return "/datar" + s.flag + "/outcomes" }
 
-// ask asks the four questions: can the flag be deleted, does its rollout work as configured, why did
-// some get nothing (which the total and the outcomes of the steps tell), and can the numbers be trusted.
-// findings are the rules of all findings.
+// ask asks the four questions: can the flag be deleted, does its rollout work as configured, why
+// did some get nothing (which the total and the outcomes of the steps tell), and can the numbers be
+// trusted. findings are the rules of all findings.
 func (s *fleetStory) ask(state, canDelete string, total, servers int, findings ...string) {
 	s.t.Helper()
 	s.want(s.state(), map[string]any{"state": state, "canDelete.answer": canDelete})

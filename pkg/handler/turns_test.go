@@ -42,7 +42,8 @@ func (p paged) UpdateFlag(context.Context, string, int64, store.FlagPatch) (*ent
 	return &entity.Flag{}, nil
 }
 
-// tried has the flag of a try, and a deleted one, 2, of which nothing is forecast after it was read.
+// tried has the flag of a try, and a deleted one, 2, of which nothing is forecast after it was
+// read.
 type tried struct {
 	insight.Flags
 	reading func()
@@ -58,8 +59,8 @@ func (f tried) AnyFlag(_ context.Context, id int64) (*entity.Flag, error) {
 // unread are counts that are never read.
 type unread struct{ insight.Counts }
 
-// readAPI is the API with operations that call reading when they read, in a turn of reads. Large drafts are converted in work.
-// timeout is that of each request.
+// readAPI is the API with operations that call reading when they read, in a turn of reads. Large
+// drafts are converted in work. timeout is that of each request.
 func readAPI(t *testing.T, reads, work budget.Turns, timeout *time.Duration, reading func()) http.Handler {
 	t.Helper()
 	api := newAPI(t)
@@ -73,8 +74,8 @@ func readAPI(t *testing.T, reads, work budget.Turns, timeout *time.Duration, rea
 	return web.ReadInTurn(reads, operations)
 }
 
-// TestReadsTakeTurns checks that operations that read have a turn while they read, none while they send, and end if the client
-// leaves or the time is over before.
+// TestReadsTakeTurns checks that operations that read have a turn while they read, none while they
+// send, and end if the client leaves or the time is over before.
 func TestReadsTakeTurns(t *testing.T) {
 	t.Parallel()
 	reads := budget.NewTurns(1)
@@ -142,8 +143,9 @@ func TestReadsTakeTurns(t *testing.T) {
 	}
 }
 
-// TestLargeDraftsAreConvertedBeforeReads checks that a try and a forecast convert a large draft, which takes a turn of work, before
-// they take their turn of reads: a draft that is invalid needs none, and one that waits for work holds none.
+// TestLargeDraftsAreConvertedBeforeReads checks that a try and a forecast convert a large draft,
+// which takes a turn of work, before they take their turn of reads: a draft that is invalid needs
+// none, and one that waits for work holds none.
 func TestLargeDraftsAreConvertedBeforeReads(t *testing.T) {
 	t.Parallel()
 	draft := func(begin, end string) string {

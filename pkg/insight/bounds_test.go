@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// seriesOf returns a series of 2,000 hours of a flag with that many segments, which have one evaluation each in the last hour.
+// seriesOf returns a series of 2,000 hours of a flag with that many segments, which have one
+// evaluation each in the last hour.
 func seriesOf(t *testing.T, segments int, description string) (*insight.Series, error) {
 	t.Helper()
 	now := at(t, "2026-03-01T00:00:00Z")
@@ -35,7 +36,8 @@ func seriesOf(t *testing.T, segments int, description string) (*insight.Series, 
 	return &insight.Series{Unit: c.Unit, Zone: c.Zone, By: insight.BySegment, Buckets: b}, err
 }
 
-// TestSeriesAreBounded: a series has a count for each line and bucket, so that a few rows could need gigabytes.
+// TestSeriesAreBounded: a series has a count for each line and bucket, so that a few rows could
+// need gigabytes.
 func TestSeriesAreBounded(t *testing.T) {
 	t.Parallel()
 	if s, err := seriesOf(t, 500, "s"); err != nil || s.Total() != 500 || s.Check() != nil {
@@ -94,7 +96,8 @@ func TestTablesEndWithTheClient(t *testing.T) {
 	}
 }
 
-// TestTablesOfRolloutsEndWithTheClient is not parallel, because AllocsPerRun includes all goroutines.
+// TestTablesOfRolloutsEndWithTheClient is not parallel, because AllocsPerRun includes all
+// goroutines.
 func TestTablesOfRolloutsEndWithTheClient(t *testing.T) {
 	rollout := insight.Rollout{Versions: []insight.VersionRollout{{Segments: []insight.SegmentRollout{{Given: make([]insight.Given, 10_000)}}}}}
 	if n := testing.AllocsPerRun(1, func() { _ = rollout.Table().WriteCSV(&disconnected{}) }); n > 10_000 {

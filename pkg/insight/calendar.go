@@ -93,7 +93,8 @@ func (c Calendar) shortest() datar.Hour {
 	}
 }
 
-// next returns the first hour after h that begins another bucket. The hour h must be the first one of its bucket.
+// next returns the first hour after h that begins another bucket. The hour h must be the first one
+// of its bucket.
 func (c Calendar) next(h datar.Hour) datar.Hour {
 	number := c.number(h)
 	// The bucket may be shorter than expected if the time zone skips part of a day or week.

@@ -413,8 +413,8 @@ func tagsText(tags []entity.Tag) string {
 	return strings.Join(values, ", ")
 }
 
-// attachmentText returns "" for an attachment without members, whether it is null or {}. It escapes HTML, and truncates an
-// attachment that cut truncates as well.
+// attachmentText returns "" for an attachment without members, whether it is null or {}. It escapes
+// HTML, and truncates an attachment that cut truncates as well.
 func attachmentText(a entity.Attachment) string {
 	if !a.HasMembers() {
 		return ""

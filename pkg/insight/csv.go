@@ -13,21 +13,22 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// maxRowName limits names in bytes that a table can have in many rows, such as the description of a segment.
+// maxRowName limits names in bytes that a table can have in many rows, such as the description of a
+// segment.
 const maxRowName = 1000
 
 // rowName shortens a name that a table can have in many rows.
 func rowName(name string) string { return cutTo(name, maxRowName) }
 
-// Table is a list that can be written as CSV. Its rows are made one by one, because they can be many times as long as what
-// they are made from.
+// Table is a list that can be written as CSV. Its rows are made one by one, because they can be
+// many times as long as what they are made from.
 type Table struct {
 	Header []string
 	Rows   iter.Seq[[]string]
 }
 
-// tableOf returns a table with the rows that fill passes to add. After an error of the writer, fill runs to its end and the
-// rows are dropped, so it must be fast.
+// tableOf returns a table with the rows that fill passes to add. After an error of the writer, fill
+// runs to its end and the rows are dropped, so it must be fast.
 func tableOf(header []string, fill func(add func(cells ...string))) *Table {
 	return &Table{header, func(yield func([]string) bool) {
 		open := true
@@ -60,8 +61,8 @@ func newCSV(w io.Writer, header []string) *csvWriter {
 	return c
 }
 
-// row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. It returns false after an error,
-// which close returns.
+// row writes a line. It prefixes a ' to a text that a spreadsheet would run as a formula. It
+// returns false after an error, which close returns.
 func (c *csvWriter) row(cells []string) bool {
 	c.safe = c.safe[:0]
 	for _, cell := range cells {
@@ -76,7 +77,8 @@ func (c *csvWriter) close() error {
 	return c.out.Error()
 }
 
-// safeCell prefixes a ' to a text that begins like a formula. A line feed is written as return and line feed.
+// safeCell prefixes a ' to a text that begins like a formula. A line feed is written as return and
+// line feed.
 func safeCell(s string) string {
 	if s != "" && strings.IndexByte("=+-@\t\r\n", s[0]) >= 0 {
 		return "'" + s

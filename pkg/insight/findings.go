@@ -136,8 +136,8 @@ func (f *finder) contradictions(v *VersionRollout) {
 	}
 }
 
-// contradiction adds a finding about a segment of a version. more are arguments of the text beside the
-// number of evaluations, the segment and the version.
+// contradiction adds a finding about a segment of a version. more are arguments of the text beside
+// the number of evaluations, the segment and the version.
 func (f *finder) contradiction(v *VersionRollout, s *SegmentRollout, rule Rule, variantID, count int64, text string, more ...any) {
 	args := append([]any{"n", count, "segment", catalog.Segment(s.SegmentID), "version", catalog.Digits(v.SnapshotID)}, more...)
 	found := Finding{Rule: rule, Severity: Contradiction, SnapshotID: v.SnapshotID, SegmentID: s.SegmentID, VariantID: variantID, Count: count, Text: catalog.Say(text, args...)}

@@ -12,8 +12,8 @@ type ImbalanceKind string
 
 // The kinds.
 const (
-	// ImbalanceLost: evaluations were pending in a process that was killed, and no journal recovered
-	// them.
+	// ImbalanceLost: evaluations were pending in a process that was killed, and no journal
+	// recovered them.
 	ImbalanceLost ImbalanceKind = "lost"
 	// ImbalanceMissing: a server recorded more than it stored, dropped or has pending.
 	ImbalanceMissing ImbalanceKind = "missing"
@@ -32,8 +32,8 @@ type Imbalance struct {
 	Text catalog.Message
 }
 
-// Imbalances returns why a fleet is not balanced, in the order of its servers. It returns none for a
-// balanced fleet.
+// Imbalances returns why a fleet is not balanced, in the order of its servers. It returns none for
+// a balanced fleet.
 func Imbalances(f *datar.Fleet) []Imbalance {
 	var list []Imbalance
 	for i := range f.Servers {

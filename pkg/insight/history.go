@@ -9,14 +9,15 @@ import (
 )
 
 // historyReader computes a History from snapshots, newest first. It reads the whole contents of
-// snapshots only until it has found the last change of the assignment, and retains one of them until
-// then.
+// snapshots only until it has found the last change of the assignment, and retains one of them
+// until then.
 type historyReader struct {
 	created bool     // whether the oldest snapshot created the flag; if not, older ones were left out
 	left    int      // number of snapshots to come
 	moments []moment // newest first
 
-	// earlier is the History up to the snapshot with the ID until, which is then the last one to come. It may be nil.
+	// earlier is the History up to the snapshot with the ID until, which is then the last one to
+	// come. It may be nil.
 	earlier *History
 	until   int64
 
@@ -82,8 +83,8 @@ func (r *historyReader) end() {
 	r.after = nil
 }
 
-// history returns the History of the snapshots. all is the time from which flags are counted even if
-// their records are off. Zero means never.
+// history returns the History of the snapshots. all is the time from which flags are counted even
+// if their records are off. Zero means never.
 func (r *historyReader) history(all time.Time) History {
 	r.end() // if some snapshots do not exist any more
 	h := History{AssignedAt: r.assignedAt, AssignedSnapshot: r.assignedID}

@@ -48,7 +48,8 @@ func slowService(now time.Time) (*slowHistory, *insight.Service) {
 	return w, insight.NewService(insight.Options{Counts: w, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
 }
 
-// TestHistoriesAreReadOnce: many requests that need the same history read it once, and one that ends leaves it to another.
+// TestHistoriesAreReadOnce: many requests that need the same history read it once, and one that
+// ends leaves it to another.
 func TestHistoriesAreReadOnce(t *testing.T) {
 	t.Parallel()
 	for name, ask := range map[string]func(ctx context.Context, s *insight.Service) error{
@@ -102,8 +103,9 @@ func (w *countingHistory) EachSnapshot(ctx context.Context, ids []int64, each fu
 	return w.world.EachSnapshot(ctx, ids, each)
 }
 
-// TestHistoriesGrow changes a flag at random, also by transactions that commit late, and compares a Service that has cached the
-// History before each change with one that reads all of it. Only new snapshots, and the one before them, may be read again.
+// TestHistoriesGrow changes a flag at random, also by transactions that commit late, and compares a
+// Service that has cached the History before each change with one that reads all of it. Only new
+// snapshots, and the one before them, may be read again.
 func TestHistoriesGrow(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(40) {

@@ -149,8 +149,8 @@ func TestMemoryOfReasonsIsBounded(t *testing.T) {
 	runtime.KeepAlive(snapshot)
 }
 
-// withVersions returns a world with hourly versions of a flag, which has an attachment of numbers. change makes the versions
-// differ.
+// withVersions returns a world with hourly versions of a flag, which has an attachment of numbers.
+// change makes the versions differ.
 func withVersions(t *testing.T, now time.Time, versions uint, numbers int, change func(f *entity.Flag, i uint)) (*world, *entity.Flag) {
 	t.Helper()
 	w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}
@@ -171,9 +171,10 @@ func withVersions(t *testing.T, now time.Time, versions uint, numbers int, chang
 	return w, f
 }
 
-// TestAttachmentsOfHistoriesAreNotDecoded measures the memory that responses allocate for 10 versions of a flag with an
-// attachment of 200,000 numbers, which would take 6 MB when it is decoded, and takes 0.4 MB as JSON. It is not parallel, because
-// TotalAlloc includes all goroutines.
+// TestAttachmentsOfHistoriesAreNotDecoded measures the memory that responses allocate for 10
+// versions of a flag with an attachment of 200,000 numbers, which would take 6 MB when it is
+// decoded, and takes 0.4 MB as JSON. It is not parallel, because TotalAlloc includes all
+// goroutines.
 func TestAttachmentsOfHistoriesAreNotDecoded(t *testing.T) {
 	const versions, text = 10, 400_000
 	now := at(t, "2026-01-31T14:00:00Z")
@@ -201,8 +202,9 @@ func TestAttachmentsOfHistoriesAreNotDecoded(t *testing.T) {
 	}
 }
 
-// TestChangesKeepAttachmentsOfTwoVersions measures the memory in use while the changes of 60 versions are read whose attachments
-// differ. Each takes 0.6 MB. It is not parallel, because HeapAlloc includes all goroutines.
+// TestChangesKeepAttachmentsOfTwoVersions measures the memory in use while the changes of 60
+// versions are read whose attachments differ. Each takes 0.6 MB. It is not parallel, because
+// HeapAlloc includes all goroutines.
 func TestChangesKeepAttachmentsOfTwoVersions(t *testing.T) {
 	const versions, most = 60, 10 << 20
 	now := at(t, "2026-01-31T14:00:00Z")

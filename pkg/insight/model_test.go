@@ -262,8 +262,9 @@ func TestAnswersAreThoseOfAList(t *testing.T) {
 	}
 }
 
-// TestAnswersAreThoseOfAListOnEachDatabase is the same for databases. Some hours and days are rolled
-// up when later batches add to them, and some are not rolled up when the responses read them.
+// TestAnswersAreThoseOfAListOnEachDatabase is the same for databases. Some hours and days are
+// rolled up when later batches add to them, and some are not rolled up when the responses read
+// them.
 func TestAnswersAreThoseOfAListOnEachDatabase(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		counts := countsOn(t, kind)

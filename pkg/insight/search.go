@@ -16,7 +16,8 @@ const MaxTerms = 100
 // flag.
 type Search struct{ terms []string }
 
-// NewSearch parses comma-separated terms. It ignores those beyond MaxTerms, which CheckSearch rejects.
+// NewSearch parses comma-separated terms. It ignores those beyond MaxTerms, which CheckSearch
+// rejects.
 func NewSearch(text string) Search {
 	terms, _ := searchTerms(text)
 	return Search{terms}

@@ -25,7 +25,8 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestSearchesAreBounded: each term may be looked for in megabytes of descriptions, which are converted to lower case once.
+// TestSearchesAreBounded: each term may be looked for in megabytes of descriptions, which are
+// converted to lower case once.
 func TestSearchesAreBounded(t *testing.T) {
 	f := &entity.Flag{Description: strings.Repeat("B", 1_000_000) + "A"}
 	search := insight.NewSearch(strings.Repeat("a,", 60_000))

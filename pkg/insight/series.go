@@ -26,7 +26,8 @@ const (
 )
 
 const (
-	// maxSeriesCounts limits the counts of a series, which has one for each line and bucket, also where it is 0.
+	// maxSeriesCounts limits the counts of a series, which has one for each line and bucket, also
+	// where it is 0.
 	maxSeriesCounts = 1_000_000
 	// maxTableBytes limits the table of a series.
 	maxTableBytes = 64 << 20
@@ -72,8 +73,8 @@ type Series struct {
 	// Comparison has the same number of buckets at another time. It is nil if the request has no
 	// comparison, or if it is missing.
 	Comparison *Buckets
-	// ComparisonMissing is set if the details of the comparison are deleted, and those of the series
-	// are not.
+	// ComparisonMissing is set if the details of the comparison are deleted, and those of the
+	// series are not.
 	ComparisonMissing catalog.Message
 	// Changes are the changes of the window, newest first, at most 100.
 	Changes  []Change
@@ -88,8 +89,8 @@ type Buckets struct {
 	End    time.Time
 	// Lines have one count for each bucket. The sum of all lines is the number of all evaluations.
 	Lines []Line
-	// Nothing divides the line of evaluations without a variant by outcome, if the lines are variants. The sum of its
-	// lines is that line.
+	// Nothing divides the line of evaluations without a variant by outcome, if the lines are
+	// variants. The sum of its lines is that line.
 	Nothing []Line
 	// Whole is false for a bucket that the window truncates, that has not ended, or in which some
 	// evaluations were not counted.
@@ -164,7 +165,8 @@ func (c Calendar) compared(w *SeriesWindow, compare string, now time.Time) (data
 
 // Fill adds up rows. They are grouped by what by selects, and by hour, or by day if IsWholeDays
 // returns true. now decides which buckets have not ended. holes are periods in which some
-// evaluations were not counted. The error matches datar.ErrInvalidQuery if there are more than maxSeriesCounts.
+// evaluations were not counted. The error matches datar.ErrInvalidQuery if there are more than
+// maxSeriesCounts.
 func (w *SeriesWindow) Fill(zone *time.Location, by By, rows []datar.Row, timeline Timeline, names *Names, now time.Time, holes []Hole) (Buckets, error) {
 	b := Buckets{Starts: make([]time.Time, len(w.Buckets)), End: w.To.Time().In(zone), Whole: make([]bool, len(w.Buckets)), Lines: []Line{}}
 	for i, bucket := range w.Buckets {
@@ -321,7 +323,8 @@ func (s *Series) Table() *Table {
 	}}
 }
 
-// CheckTable returns an error that matches datar.ErrInvalidQuery if the table would have more than maxTableBytes.
+// CheckTable returns an error that matches datar.ErrInvalidQuery if the table would have more than
+// maxTableBytes.
 func (s *Series) CheckTable() error {
 	const fixed = 70 // times, numbers and separators of a row
 	size := 0

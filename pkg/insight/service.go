@@ -38,7 +38,8 @@ type Counts interface {
 // Flags reads flags and their snapshots. Errors match entity.ErrNotFound for a flag that does not
 // exist.
 type Flags interface {
-	// AnyFlag reads a flag with all its parts, even if it is deleted. Its variants may have no attachments.
+	// AnyFlag reads a flag with all its parts, even if it is deleted. Its variants may have no
+	// attachments.
 	AnyFlag(ctx context.Context, id int64) (*entity.Flag, error)
 	// SnapshotHeads lists at most limit snapshots of a flag, newest first.
 	SnapshotHeads(ctx context.Context, flagID int64, limit int) ([]entity.SnapshotHead, error)
@@ -583,7 +584,8 @@ func (s *Service) Rollout(ctx context.Context, flagID int64, w Window) (*Rollout
 	return r, nil
 }
 
-// maxUnknownTexts is the maximum number of texts that are searched for a deleted flag, and that UnknownSum adds up.
+// maxUnknownTexts is the maximum number of texts that are searched for a deleted flag, and that
+// UnknownSum adds up.
 const maxUnknownTexts = 10_000
 
 // askedDeleted counts requests for a deleted flag by its key or ID.
@@ -648,8 +650,8 @@ func (s *Service) Unknown(ctx context.Context, w Window, limit, offset *int64) (
 
 // UnknownSum adds up the requested keys and IDs that do not exist.
 type UnknownSum struct {
-	// Texts is their number, and Count how often they were requested. With AtLeast there are more texts than the
-	// 10,000 most requested ones, which are added up.
+	// Texts is their number, and Count how often they were requested. With AtLeast there are more
+	// texts than the 10,000 most requested ones, which are added up.
 	Texts   int
 	Count   int64
 	AtLeast bool

@@ -80,8 +80,8 @@ type State struct {
 
 // Evidence is the data from which a State was concluded.
 type Evidence struct {
-	// Count is the number of all evaluations lately, of which details are kept. Last is the time of the last evaluation ever,
-	// zero if there is none or it is unknown.
+	// Count is the number of all evaluations lately, of which details are kept. Last is the time of
+	// the last evaluation ever, zero if there is none or it is unknown.
 	Count int64
 	Last  time.Time
 	// VariantKey is the key of the only variant of launched and one-sided flags.

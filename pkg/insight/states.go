@@ -33,8 +33,8 @@ const (
 type cache struct {
 	mu struct {
 		sync.Mutex
-		// reading has the flags whose histories are being read, and allFlags if those of a list are. The channels are closed
-		// at the end.
+		// reading has the flags whose histories are being read, and allFlags if those of a list
+		// are. The channels are closed at the end.
 		reading map[int64]chan struct{}
 		// histories maps flags to the History as of their newest snapshot.
 		histories map[int64]cachedHistory
@@ -52,8 +52,9 @@ type cache struct {
 // allFlags is the key of a list of flags in cache.mu.reading.
 const allFlags = 0
 
-// read waits until no other request reads the histories of a flag, or those of lists. The caller must call done at the end.
-// What the other request has read is in the cache then. The error is that of ctx.
+// read waits until no other request reads the histories of a flag, or those of lists. The caller
+// must call done at the end. What the other request has read is in the cache then. The error is
+// that of ctx.
 func (c *cache) read(ctx context.Context, flagID int64) (done func(), err error) {
 	for {
 		c.mu.Lock()
@@ -88,8 +89,9 @@ type cachedHistory struct {
 	history    History
 }
 
-// until returns the index in t of the newest snapshot of the History if later snapshots can be added to it, otherwise -1. They
-// cannot if an earlier one was committed later, or if all flags are counted from a time after the History.
+// until returns the index in t of the newest snapshot of the History if later snapshots can be
+// added to it, otherwise -1. They cannot if an earlier one was committed later, or if all flags are
+// counted from a time after the History.
 func (h *cachedHistory) until(t Timeline, all time.Time) int {
 	last := t.Index(h.snapshotID)
 	if last < 0 || len(h.history.Records) >= maxHistory {
@@ -414,8 +416,8 @@ type States struct {
 	ByState  map[StateName]int
 	Complete *Complete
 	// Preparing is the progress of adding up old counts if they are needed and not all added up.
-	// Then the states of some or all flags are empty, and only AllStates returns a list. If Complete
-	// is nil, nothing is added up yet and Flags is empty.
+	// Then the states of some or all flags are empty, and only AllStates returns a list. If
+	// Complete is nil, nothing is added up yet and Flags is empty.
 	Preparing *datar.RollupProgress
 	// CountsFrom is when the counts of flags begin, if older ones are not added up yet. Zero means
 	// that counts of all Days are included.
@@ -493,8 +495,8 @@ func (s *Service) States(ctx context.Context, q StatesQuery) (*States, error) {
 	return list, s.sparks(ctx, list.Flags, all.today)
 }
 
-// ReserveTexts takes the memory that a response with texts of that many bytes needs, from what requests share. The error is
-// budget.ErrExhausted.
+// ReserveTexts takes the memory that a response with texts of that many bytes needs, from what
+// requests share. The error is budget.ErrExhausted.
 func ReserveTexts(ctx context.Context, bytes int) error {
 	const perByte = 6 // two, if it is escaped, in a buffer that doubles
 	if bytes <= budget.LargeBytes {

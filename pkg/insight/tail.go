@@ -72,8 +72,8 @@ type TailEvent struct {
 	SegmentID, VariantID int64
 	VariantKey           string
 	SnapshotID           int64
-	// Bucket is the bucket of the entity, 0 to eval.Buckets-1, and RolloutPercent the rollout of the
-	// segment that matched. They are 0 if none matched.
+	// Bucket is the bucket of the entity, 0 to eval.Buckets-1, and RolloutPercent the rollout of
+	// the segment that matched. They are 0 if none matched.
 	Bucket, RolloutPercent int
 	// Entity is a hash of the entity ID. Each Listener uses its own key.
 	Entity string

@@ -46,10 +46,11 @@ func (l TrialLimits) answerBytes() int {
 }
 
 const (
-	// fixedTriedBytes is the approximate length of a result as JSON without its debug log and strings.
+	// fixedTriedBytes is the approximate length of a result as JSON without its debug log and
+	// strings.
 	fixedTriedBytes = 200
-	// fixedLogBytes is the approximate maximum length of a debug log of a segment without the text of
-	// its constraint or distributions.
+	// fixedLogBytes is the approximate maximum length of a debug log of a segment without the text
+	// of its constraint or distributions.
 	fixedLogBytes = 160
 	// bytesPerShare is the approximate length of a distribution in a debug log without the key.
 	bytesPerShare = len(": 1000-1000, ")
@@ -134,9 +135,9 @@ func patternBytes(flag *entity.Flag) int {
 }
 
 // Each evaluates the entities in their order and calls use with each result. It checks ctx before
-// each entity, because a draft may contain patterns that take a third of a second. Large Trials take
-// a turn for each entity, so that they leave processors to other requests. use is called during the
-// turn, and returns how many bytes it keeps of the result. Its error ends the Trial.
+// each entity, because a draft may contain patterns that take a third of a second. Large Trials
+// take a turn for each entity, so that they leave processors to other requests. use is called
+// during the turn, and returns how many bytes it keeps of the result. Its error ends the Trial.
 //
 // The request takes the estimated memory of results and patterns with budget.Add. At the end, it
 // has the memory that use keeps. The error is budget.ErrExhausted, the error of use, or an

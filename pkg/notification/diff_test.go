@@ -7,7 +7,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// TestTheLengthOfIndentedStates: it is known without the text, up to the characters around empty lists and objects.
+// TestTheLengthOfIndentedStates: it is known without the text, up to the characters around empty
+// lists and objects.
 func TestTheLengthOfIndentedStates(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
@@ -41,7 +42,8 @@ func TestLargeDifferencesAreOmitted(t *testing.T) {
 	}
 }
 
-// TestDifferencesIgnoreEscapesOfHTML: snapshots of Flagr and of earlier versions have them, and new ones do not.
+// TestDifferencesIgnoreEscapesOfHTML: snapshots of Flagr and of earlier versions have them, and new
+// ones do not.
 func TestDifferencesIgnoreEscapesOfHTML(t *testing.T) {
 	t.Parallel()
 	before := []byte(`{"Notes":"a \u003cb\u003e \u0026 \\u003c \\\u003c \n\u00e9","Key":"old"}`)

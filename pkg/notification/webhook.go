@@ -31,8 +31,8 @@ const (
 	maxAnswerBytes = 64 << 10
 	// maxDetailBytes limits the details of all queued changes together.
 	maxDetailBytes = 16 << 20
-	// maxDiffBytes limits both indented states of a change together, for a difference between them. Indents make nested
-	// lists up to 100 times as long.
+	// maxDiffBytes limits both indented states of a change together, for a difference between them.
+	// Indents make nested lists up to 100 times as long.
 	maxDiffBytes = 12 << 20
 	// maxEntryBytes limits all queued changes together, without their details.
 	maxEntryBytes = 4 << 20
@@ -340,8 +340,8 @@ func encode(c entity.Change) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// unified compares two JSON texts line by line in the format of diff -u. It returns an empty string if they have more than
-// maxDiffBytes.
+// unified compares two JSON texts line by line in the format of diff -u. It returns an empty string
+// if they have more than maxDiffBytes.
 func unified(before, after []byte) string {
 	if indentedBytes(before, maxDiffBytes)+indentedBytes(after, maxDiffBytes) > maxDiffBytes {
 		return ""
@@ -354,7 +354,8 @@ func unified(before, after []byte) string {
 // htmlEscapes are the escapes of <, > and & in snapshots of Flagr and of earlier versions.
 var htmlEscapes = map[string]byte{`\u003c`: '<', `\u003e`: '>', `\u0026`: '&'}
 
-// withoutHTMLEscapes replaces htmlEscapes in JSON, so that texts that are written in either way do not differ.
+// withoutHTMLEscapes replaces htmlEscapes in JSON, so that texts that are written in either way do
+// not differ.
 func withoutHTMLEscapes(text []byte) []byte {
 	if !bytes.Contains(text, []byte(`\u00`)) {
 		return text

@@ -23,7 +23,8 @@ const (
 	codeGeneral             = "GENERAL"
 )
 
-// answers are all possible responses about one flag, each from after the flag's key to the closing brace.
+// answers are all possible responses about one flag, each from after the flag's key to the closing
+// brace.
 type answers struct {
 	name       string // the opening brace and the key
 	disabled   answer
@@ -32,14 +33,15 @@ type answers struct {
 	grants     []answer // by eval.Result.Grant
 }
 
-// answer is the text of one response, in parts; it is an error if failed. Segments that assign a variant share its
-// texts: with a copy for each of them, an attachment of 200 KB in 2,000 segments took 800 MB.
+// answer is the text of one response, in parts; it is an error if failed. Segments that assign a
+// variant share its texts: with a copy for each of them, an attachment of 200 KB in 2,000 segments
+// took 800 MB.
 type answer struct {
 	text   string
 	given  *texts // of the variant; nil if the text is the whole response
 	failed bool
-	// digest represents the key and the text in the entity tag of a response about many flags. It is the same on
-	// all servers.
+	// digest represents the key and the text in the entity tag of a response about many flags. It
+	// is the same on all servers.
 	digest uint64
 }
 
@@ -138,8 +140,8 @@ func (w *answerWriter) variant(v *entity.Variant, reason string, segmentID, vari
 	return answer{text: w.reason(reason, v.Key, segmentID, variantID), given: given}
 }
 
-// textsOf writes the parts that do not depend on the segment. Without a value, the provider returns the
-// application's default.
+// textsOf writes the parts that do not depend on the segment. Without a value, the provider returns
+// the application's default.
 func (w *answerWriter) textsOf(v *entity.Variant) *texts {
 	value := w.values.Of(v)
 	t := &texts{after: "}}", err: value.Err}
@@ -162,8 +164,9 @@ func (w *answerWriter) reason(reason, variant string, segmentID, variantID int64
 	return `"reason":"` + reason + `","variant":` + jsonOf(variant) + `,"metadata":` + w.metadata(segmentID, variantID)
 }
 
-// metadata writes the metadata of the flag and the assigned variant, without attachment and closing brace. It has
-// only strings, booleans and 32-bit integers, because some providers do not support other types.
+// metadata writes the metadata of the flag and the assigned variant, without attachment and closing
+// brace. It has only strings, booleans and 32-bit integers, because some providers do not support
+// other types.
 func (w *answerWriter) metadata(segmentID, variantID int64) string {
 	b := appendInt([]byte(`{"flagID":`), int64(w.flag.ID))
 	if w.flag.SnapshotID != 0 {
@@ -201,7 +204,8 @@ func errorStart(code, details string) string {
 	return `"errorCode":"` + code + `","errorDetails":` + jsonOf(details) + `,"metadata":`
 }
 
-// jsonOf encodes a value without escaping HTML. Values that come from JSON or are strings cannot fail.
+// jsonOf encodes a value without escaping HTML. Values that come from JSON or are strings cannot
+// fail.
 func jsonOf(value any) string {
 	if text, ok := value.(string); ok && entity.IsPlain(text) {
 		return `"` + text + `"`

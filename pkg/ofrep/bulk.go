@@ -27,7 +27,8 @@ const (
 
 	// maxLookWait is the maximum time that a request waits for a change made on another server.
 	maxLookWait = time.Second
-	// tagBytes is how many bytes of a checksum are in an entity tag, which has tagLength characters.
+	// tagBytes is how many bytes of a checksum are in an entity tag, which has tagLength
+	// characters.
 	tagBytes  = 16
 	tagLength = (tagBytes*8 + 5) / 6
 )
@@ -181,9 +182,9 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	writeBody(rw, http.StatusOK, m.answer)
 }
 
-// writeFlags evaluates flags and writes the whole response. The part after the list of flags is given. The entity
-// tag is computed from the digests of the parts, because a checksum of the text took a third of the time of the
-// request.
+// writeFlags evaluates flags and writes the whole response. The part after the list of flags is
+// given. The entity tag is computed from the digests of the parts, because a checksum of the text
+// took a third of the time of the request.
 func (h *Handler) writeFlags(ctx context.Context, m *memory, request *eval.Request, flags []eval.CompiledFlag, end string) error {
 	b := append(m.answer[:0], `{"flags":[`...)
 	digests := m.digests[:0]
@@ -224,8 +225,8 @@ func (h *Handler) endOf(r *http.Request, b *bulk) string {
 	return end + "}"
 }
 
-// atLeast returns flags that include the change named in the query, if they are available at once, and false if
-// they are older.
+// atLeast returns flags that include the change named in the query, if they are available at once,
+// and false if they are older.
 func (h *Handler) atLeast(ctx context.Context, query url.Values) (_ *view, current bool) {
 	wanted := query.Get(flagConfigEtag)
 	v := h.current()

@@ -225,7 +225,8 @@ func TestTenThousandFlags(t *testing.T) {
 	}
 }
 
-// TestManyFlagsTakeTurns checks that the evaluation of many flags waits for a turn, and that of one or few flags does not.
+// TestManyFlagsTakeTurns checks that the evaluation of many flags waits for a turn, and that of one
+// or few flags does not.
 func TestManyFlagsTakeTurns(t *testing.T) {
 	t.Parallel()
 	turns := budget.NewTurns(1)

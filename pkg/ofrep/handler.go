@@ -1,6 +1,6 @@
-// Package ofrep serves the OpenFeature Remote Evaluation Protocol, so that applications can use this server through
-// the OpenFeature SDK of their language and a generic provider. It evaluates with eval.Service, like all other
-// endpoints.
+// Package ofrep serves the OpenFeature Remote Evaluation Protocol, so that applications can use
+// this server through the OpenFeature SDK of their language and a generic provider. It evaluates
+// with eval.Service, like all other endpoints.
 package ofrep
 
 import (
@@ -33,13 +33,15 @@ const (
 )
 
 const (
-	// maxPooledBytes is the largest response whose memory is reused: a response with about 4,000 flags.
+	// maxPooledBytes is the largest response whose memory is reused: a response with about 4,000
+	// flags.
 	maxPooledBytes = 1 << 20
 	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
 	knownLengthBytes = 2048
 )
 
-// Header values that all responses share. Setting a header replaces the slice and does not change it.
+// Header values that all responses share. Setting a header replaces the slice and does not change
+// it.
 var (
 	contentTypeJSON = []string{"application/json"}
 	privateNoCache  = []string{"private, no-cache"}
@@ -77,8 +79,8 @@ type Options struct {
 	Inject func(context any, r *http.Request) any
 	Access Access
 	Events Events
-	// Bodies is the memory of request bodies of more than 16 KiB, and Answers that of responses of more than 16 KiB.
-	// Nil means budget.BodyBytes and budget.AnswerBytes.
+	// Bodies is the memory of request bodies of more than 16 KiB, and Answers that of responses of
+	// more than 16 KiB. Nil means budget.BodyBytes and budget.AnswerBytes.
 	Bodies, Answers *budget.Memory
 	// AnswerBytes is the maximum length of a response, estimated before the evaluation; 0 means
 	// eval.DefaultAnswerBytes.
@@ -157,7 +159,8 @@ func New(o Options) *Handler {
 // Start starts to watch for changes of flags.
 func (h *Handler) Start() { h.hub.start() }
 
-// Stop ends all event streams, and rejects new ones. It may be called more than once, and before Start.
+// Stop ends all event streams, and rejects new ones. It may be called more than once, and before
+// Start.
 func (h *Handler) Stop() { h.hub.stop() }
 
 // Stats returns the counters.
@@ -186,7 +189,8 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// flagKeyOf returns the key in the path of one flag: the rest of the path, unescaped once and not cleaned.
+// flagKeyOf returns the key in the path of one flag: the rest of the path, unescaped once and not
+// cleaned.
 func flagKeyOf(u *url.URL) (key string, ok bool) {
 	if u.RawPath == "" {
 		return strings.CutPrefix(u.Path, flagPrefix)

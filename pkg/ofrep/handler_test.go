@@ -63,8 +63,8 @@ func TestOneFlag(t *testing.T) {
 	}
 }
 
-// TestBodies sends bodies to a server that reads most of them without encoding/json, and to one that needs a map for the
-// properties that it adds.
+// TestBodies sends bodies to a server that reads most of them without encoding/json, and to one
+// that needs a map for the properties that it adds.
 func TestBodies(t *testing.T) {
 	t.Parallel()
 	handlers := map[string]*fixture{"plain": setup(t, "", 0, ofrep.Options{}), "injecting": setup(t, "", 0, ofrep.Options{Inject: nothing})}

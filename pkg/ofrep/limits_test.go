@@ -28,7 +28,8 @@ func TestByteOrderMark(t *testing.T) {
 	}
 }
 
-// stuck is a body that announces more bytes than arrive. It tells how much memory was allocated until the first read.
+// stuck is a body that announces more bytes than arrive. It tells how much memory was allocated
+// until the first read.
 type stuck struct {
 	before, during runtime.MemStats
 }
@@ -53,7 +54,8 @@ func TestAnnouncedBodyTakesNoMemory(t *testing.T) { //nolint:paralleltest // mea
 	}
 }
 
-// TestOnlyTheContextIsDecoded sends 200,000 values beside the context, which would each take an allocation.
+// TestOnlyTheContextIsDecoded sends 200,000 values beside the context, which would each take an
+// allocation.
 func TestOnlyTheContextIsDecoded(t *testing.T) { //nolint:paralleltest // measures allocations
 	body := `{"x":[` + strings.Repeat("{},", 200_000) + `0],"context":{"targetingKey":"a"}}`
 	for name, f := range map[string]*fixture{"plain": setup(t, "", time.Hour, ofrep.Options{}), "injecting": setup(t, "", time.Hour, ofrep.Options{Inject: nothing})} {
@@ -70,8 +72,8 @@ func TestOnlyTheContextIsDecoded(t *testing.T) { //nolint:paralleltest // measur
 	}
 }
 
-// TestMemoryOfRequests checks that large bodies and responses take memory, that requests without memory are refused,
-// and that each request returns what it took.
+// TestMemoryOfRequests checks that large bodies and responses take memory, that requests without
+// memory are refused, and that each request returns what it took.
 func TestMemoryOfRequests(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20
@@ -116,8 +118,8 @@ func TestMemoryOfRequests(t *testing.T) {
 	}
 }
 
-// TestSegmentsShareAnAttachment prepares the responses of a flag with 2,000 segments that assign a variant of 200 KB. A
-// copy for each segment would take 400 MB.
+// TestSegmentsShareAnAttachment prepares the responses of a flag with 2,000 segments that assign a
+// variant of 200 KB. A copy for each segment would take 400 MB.
 func TestSegmentsShareAnAttachment(t *testing.T) { //nolint:paralleltest // measures allocations
 	for name, attachment := range map[string]string{
 		"value":    fmt.Sprintf(`{"value":%q}`, strings.Repeat("x", 200<<10)),

@@ -27,8 +27,8 @@ type problem struct {
 	details string
 }
 
-// readBody reads the whole body. The memory of a body of more than 16 KiB, or of unknown length, grows as its bytes
-// arrive. Call release when the request is done.
+// readBody reads the whole body. The memory of a body of more than 16 KiB, or of unknown length,
+// grows as its bytes arrive. Call release when the request is done.
 func (h *Handler) readBody(rw http.ResponseWriter, r *http.Request) (text string, release func(), refused *problem) {
 	release = func() {}
 	if r.ContentLength > maxBodyBytes {
@@ -94,8 +94,8 @@ func (h *Handler) reserve(bytes int) (held budget.Hold, refused *problem) {
 	return held, refused
 }
 
-// readContext parses a body into request. If reader does not accept the form, encoding/json parses it. With
-// decoded, the context is a map, so that properties can be added.
+// readContext parses a body into request. If reader does not accept the form, encoding/json parses
+// it. With decoded, the context is a map, so that properties can be added.
 func (m *memory) readContext(body string, decoded bool, request *eval.Request) *problem {
 	request.EntityIDRequired = true
 	if !decoded {
@@ -190,8 +190,8 @@ type scope struct {
 	within   []string // the tags of the API key; empty means all flags
 }
 
-// scopeOf parses the selection from a query. The error is not nil if the query is too long or the operator is
-// unknown.
+// scopeOf parses the selection from a query. The error is not nil if the query is too long or the
+// operator is unknown.
 func scopeOf(query url.Values) (scope, *problem) {
 	if len(query) == 0 {
 		return scope{}, nil

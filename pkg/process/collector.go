@@ -13,11 +13,12 @@ const (
 	// few flags uses 8 MB, and an evaluation allocates 3 KB, so a collection runs every 5,800
 	// evaluations.
 	heapRoom = 17 << 20
-	// maxRoom is the maximum growth, until it is less than a quarter of the heap. By Go's default, a
-	// server that uses 170 MB while large requests are in flight would grow to 340 MB.
+	// maxRoom is the maximum growth, until it is less than a quarter of the heap. By Go's default,
+	// a server that uses 170 MB while large requests are in flight would grow to 340 MB.
 	maxRoom = 96 << 20
 	// goPercent is Go's default, for servers that use more than heapRoom and less than maxRoom.
-	// maxPercent limits the setting of a server without flags, minPercent that of one with very many.
+	// maxPercent limits the setting of a server without flags, minPercent that of one with very
+	// many.
 	goPercent, minPercent, maxPercent = 100, 25, 1000
 	// adaptInterval is the minimum time between two changes of the setting, because each one stops
 	// all goroutines for a moment.

@@ -42,8 +42,8 @@ type MemoryKeeper struct {
 }
 
 // StartMemoryKeeper starts to keep the process small. If the operator set GOGC or GOMEMLIMIT, the
-// collector is not changed. release returns memory that is not Go's to the system. It is called when
-// the server becomes idle, and must end when its context does.
+// collector is not changed. release returns memory that is not Go's to the system. It is called
+// when the server becomes idle, and must end when its context does.
 func StartMemoryKeeper(tuned bool, release func(context.Context), logger *slog.Logger) *MemoryKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &MemoryKeeper{release: release, cancel: cancel, done: make(chan struct{}), sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}

@@ -9,8 +9,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/provider"
 )
 
-// TestSegmentsShareValues evaluates a flag with 500 segments that assign a variant. Its list of 100,000 numbers takes 0.2 MB, and at
-// least 3 MB when it is decoded; its string is decoded once. It is not parallel, because TotalAlloc includes all goroutines.
+// TestSegmentsShareValues evaluates a flag with 500 segments that assign a variant. Its list of
+// 100,000 numbers takes 0.2 MB, and at least 3 MB when it is decoded; its string is decoded once.
+// It is not parallel, because TotalAlloc includes all goroutines.
 func TestSegmentsShareValues(t *testing.T) { //nolint:paralleltest // measures allocations
 	var segments strings.Builder
 	for i := range 500 {

@@ -125,7 +125,8 @@ func resolutionsOf(f eval.CompiledFlag) any {
 	return rs
 }
 
-// structure is the JSON of an object or a list. It is decoded for each caller, because it can take 30 times the memory then.
+// structure is the JSON of an object or a list. It is decoded for each caller, because it can take
+// 30 times the memory then.
 type structure string
 
 // valueOf returns the value of a resolution, or nil if the JSON is empty or null.

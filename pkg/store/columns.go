@@ -61,7 +61,8 @@ func find[T any](query *gorm.DB, of columnsOf[T], how reading) ([]T, error) {
 	return findEach(query, of, how, nil)
 }
 
-// findEach is find, and calls each for each row that is not skipped. An error of each ends the list before the row.
+// findEach is find, and calls each for each row that is not skipped. An error of each ends the list
+// before the row.
 func findEach[T any](query *gorm.DB, of columnsOf[T], how reading, each func(*T) error) ([]T, error) {
 	kept, names := make(columnsOf[T], 0, len(of)), make([]string, 0, len(of))
 	reader, reads := query.Dialector.(textReader)
@@ -121,8 +122,8 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading, each fun
 	return all, rows.Err()
 }
 
-// yieldRows is the number of rows that SQLite reads in about 0.4 ms. On an idle machine, a yield wakes
-// the other processor for nothing.
+// yieldRows is the number of rows that SQLite reads in about 0.4 ms. On an idle machine, a yield
+// wakes the other processor for nothing.
 const yieldRows = 128
 
 // modelColumns returns the columns of entity.Model.

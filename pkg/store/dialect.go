@@ -38,8 +38,8 @@ type dialect struct {
 	// another value if it timed out. unlockMigration releases the lock if the end of the
 	// transaction does not release it.
 	lockMigration, unlockMigration string
-	// oneWriter is true if only one transaction can write at a time, so that snapshots are committed
-	// in the order of their IDs.
+	// oneWriter is true if only one transaction can write at a time, so that snapshots are
+	// committed in the order of their IDs.
 	oneWriter bool
 	// probe changes nothing, and fails if the database is not writable. It is empty if write
 	// transactions fail by themselves.

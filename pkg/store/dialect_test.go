@@ -8,8 +8,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 )
 
-// TestDialectsAreComplete requires each field of each dialect, except the fields whose zero value is documented. A new dialect
-// could otherwise forget one.
+// TestDialectsAreComplete requires each field of each dialect, except the fields whose zero value
+// is documented. A new dialect could otherwise forget one.
 func TestDialectsAreComplete(t *testing.T) {
 	t.Parallel()
 	optional := []string{"bytes", "writeTx", "tooLong", "unfit", "incomparable", "lockMigration", "unlockMigration", "oneWriter", "probe"}

@@ -36,8 +36,8 @@ func reserve(ctx context.Context, bytes int64) error {
 	return budget.AtLeast(ctx, bytes*bytesPerStateByte)
 }
 
-// reserveFlag reserves the memory of a flag with all its parts: the length of its newest snapshot. It reserves nothing if
-// the flag does not exist.
+// reserveFlag reserves the memory of a flag with all its parts: the length of its newest snapshot.
+// It reserves nothing if the flag does not exist.
 func reserveFlag(tx *gorm.DB, id int64) error {
 	var bytes []int64
 	tx = tx.Session(&gorm.Session{NewDB: true})
@@ -120,8 +120,9 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 }
 
 // EachSnapshot calls each with snapshots in the order of the given IDs, which it skips if they do
-// not exist. Unlike SnapshotsByID, it reads any number of snapshots, some 2 MiB at a time. The error
-// matches budget.ErrExhausted if other requests use up the memory that the context shares with them.
+// not exist. Unlike SnapshotsByID, it reads any number of snapshots, some 2 MiB at a time. The
+// error matches budget.ErrExhausted if other requests use up the memory that the context shares
+// with them.
 func (s *Store) EachSnapshot(ctx context.Context, ids []int64, each func(*entity.FlagSnapshot)) error {
 	db := s.db.WithContext(ctx)
 	how := whole()

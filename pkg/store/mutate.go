@@ -80,7 +80,8 @@ func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id 
 	})
 }
 
-// lockFlag reads and locks the flag's row, and reserves the memory of the flag. It finds deleted flags only through tx.Unscoped().
+// lockFlag reads and locks the flag's row, and reserves the memory of the flag. It finds deleted
+// flags only through tx.Unscoped().
 func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
 	flag := &entity.Flag{}
 	err := tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Take(flag, "id = ?", id).Error

@@ -237,8 +237,8 @@ func (s *Store) read(ctx context.Context, what string, queries func(tx *gorm.DB)
 	return explain("read "+what, s.db.WithContext(ctx).Transaction(queries, s.dialect.readTx))
 }
 
-// readShort is read for queries that find their rows by an index, or use all rows that they read. On SQLite, the end of ctx ends
-// them only between rows: see uninterrupted.
+// readShort is read for queries that find their rows by an index, or use all rows that they read.
+// On SQLite, the end of ctx ends them only between rows: see uninterrupted.
 func (s *Store) readShort(ctx context.Context, what string, queries func(tx *gorm.DB) error) error {
 	if files, ok := s.pool.(*sqlitePool); ok && files.readers != files.writer {
 		return explain("read "+what, files.read(ctx, s.db, queries))

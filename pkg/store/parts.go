@@ -219,8 +219,8 @@ func ownedBy[T any](all []T, id uint, ownerOf func(*T) uint) []T {
 	return all[start:end]
 }
 
-// listFor returns a part of a list for its owner. Flags that are kept in memory are kept one by one,
-// so each gets its own list without spare capacity.
+// listFor returns a part of a list for its owner. Flags that are kept in memory are kept one by
+// one, so each gets its own list without spare capacity.
 func listFor[T any](part []T, how reading) []T {
 	if how.brief {
 		return slices.Clip(part)

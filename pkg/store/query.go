@@ -95,8 +95,8 @@ func (s *Store) flags(ctx context.Context, q FlagQuery, sized func(bytes int64) 
 	return flags, nil
 }
 
-// preloadedColumns returns the columns of flags and of their sizes with parts, and a function that calls sized with the size in
-// the row that was read last.
+// preloadedColumns returns the columns of flags and of their sizes with parts, and a function that
+// calls sized with the size in the row that was read last.
 func preloadedColumns(sized func(bytes int64) error) (columnsOf[entity.Flag], func(*entity.Flag) error) {
 	var size number
 	columns := append(flagColumns(), column[entity.Flag]{name: FlagQuery{Preload: true}.size(), into: func(*entity.Flag, *reading) sql.Scanner { return &size }})
@@ -158,7 +158,8 @@ func (s *Store) Flag(ctx context.Context, id int64) (*entity.Flag, error) {
 	return s.flag(ctx, id, false)
 }
 
-// AnyFlag reads a flag as Flag does, even if it is deleted, but without the attachments of its variants.
+// AnyFlag reads a flag as Flag does, even if it is deleted, but without the attachments of its
+// variants.
 func (s *Store) AnyFlag(ctx context.Context, id int64) (*entity.Flag, error) {
 	return s.flag(ctx, id, true)
 }
@@ -279,7 +280,8 @@ const maxAnswerBytes = 8 << 20
 
 // Snapshots lists the snapshots of a flag, which may be deleted. The list is empty if the flag does
 // not exist. It ends before the states exceed 8 MiB. Use an offset to read the rest. The error
-// matches budget.ErrExhausted if other requests use up the memory that the context shares with them.
+// matches budget.ErrExhausted if other requests use up the memory that the context shares with
+// them.
 func (s *Store) Snapshots(ctx context.Context, flagID int64, q SnapshotQuery) ([]entity.FlagSnapshot, error) {
 	page, err := page(q.Limit, q.Offset)
 	if err != nil {
@@ -322,8 +324,9 @@ const shortState = 64 << 10
 
 var errEnough = errors.New("the list is complete")
 
-// snapshotsWithin reads snapshots until they exceed limit bytes, but at least one. Long states are read after their memory is
-// reserved. The database must read rows only as they are asked for. Servers send rows ahead, so there the sizes are read first.
+// snapshotsWithin reads snapshots until they exceed limit bytes, but at least one. Long states are
+// read after their memory is reserved. The database must read rows only as they are asked for.
+// Servers send rows ahead, so there the sizes are read first.
 func snapshotsWithin(ctx context.Context, tx, query *gorm.DB, limit int64) ([]entity.FlagSnapshot, error) {
 	columns := snapshotColumns()
 	columns[len(columns)-1].name = fmt.Sprintf("CASE WHEN OCTET_LENGTH(flag) <= %d THEN flag END AS flag", shortState)
@@ -372,8 +375,8 @@ func withinBytes(list []rowSize, limit int64) (within []rowSize, sum int64) {
 	return list, sum
 }
 
-// lateSnapshots is the number of newest snapshots among which one may be committed after another one
-// with a higher ID, unless the dialect has one writer.
+// lateSnapshots is the number of newest snapshots among which one may be committed after another
+// one with a higher ID, unless the dialect has one writer.
 const lateSnapshots = 1000
 
 // FlagsVersion returns a version of all flags that changes with every committed change of a flag.

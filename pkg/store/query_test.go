@@ -526,8 +526,8 @@ func TestPagesHaveTheFlagsOfTheList(t *testing.T) {
 	})
 }
 
-// TestOneFlagTakesSharedMemory checks that functions that read or change one flag, or its parts, take shared memory, and
-// change nothing without it.
+// TestOneFlagTakesSharedMemory checks that functions that read or change one flag, or its parts,
+// take shared memory, and change nothing without it.
 func TestOneFlagTakesSharedMemory(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		s := setup(t, kind)

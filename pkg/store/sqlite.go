@@ -206,13 +206,15 @@ func (p *sqlitePool) fill(ctx context.Context, path string, statements []string)
 	return nil
 }
 
-// uninterrupted is a context whose end database/sql and the driver do not notice. For one that can end, they start a goroutine for each
-// transaction and two for each query. Each of them wakes a thread, which is a tenth of the CPU time of a short list.
+// uninterrupted is a context whose end database/sql and the driver do not notice. For one that can
+// end, they start a goroutine for each transaction and two for each query. Each of them wakes a
+// thread, which is a tenth of the CPU time of a short list.
 type uninterrupted struct{ context.Context } //nolint:containedctx // it is a context
 
 func (uninterrupted) Done() <-chan struct{} { return nil }
 
-// uninterrupted runs queries on one connection, for which it waits until ctx ends. They are uninterrupted.
+// uninterrupted runs queries on one connection, for which it waits until ctx ends. They are
+// uninterrupted.
 func (p *sqlitePool) uninterrupted(ctx context.Context, db *gorm.DB, queries func(tx *gorm.DB) error) (err error) {
 	connection, err := p.readers.Conn(ctx)
 	if err != nil {

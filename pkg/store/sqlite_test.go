@@ -16,7 +16,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// TestShortReadsOfSQLite checks that a short read is a transaction, although it is not one of database/sql.
+// TestShortReadsOfSQLite checks that a short read is a transaction, although it is not one of
+// database/sql.
 func TestShortReadsOfSQLite(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
@@ -78,7 +79,8 @@ func TestShortReadsOfSQLite(t *testing.T) {
 	}
 }
 
-// TestReadsEndBetweenRows checks that a client that leaves ends a list, although SQLite does not notice.
+// TestReadsEndBetweenRows checks that a client that leaves ends a list, although SQLite does not
+// notice.
 func TestReadsEndBetweenRows(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
@@ -101,7 +103,8 @@ func TestReadsEndBetweenRows(t *testing.T) {
 	}
 }
 
-// TestReadsWaitForConnections checks that a client that leaves, or a deadline, ends the wait for a connection.
+// TestReadsWaitForConnections checks that a client that leaves, or a deadline, ends the wait for a
+// connection.
 func TestReadsWaitForConnections(t *testing.T) {
 	t.Parallel()
 	for _, dsn := range []string{filepath.Join(t.TempDir(), "flagr.sqlite"), ":memory:"} {
@@ -122,7 +125,8 @@ func TestReadsWaitForConnections(t *testing.T) {
 	}
 }
 
-// TestLongSearchesCanBeInterrupted checks which queries of lists end with their context while SQLite finds nothing.
+// TestLongSearchesCanBeInterrupted checks which queries of lists end with their context while
+// SQLite finds nothing.
 func TestLongSearchesCanBeInterrupted(t *testing.T) {
 	t.Parallel()
 	s := openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
@@ -149,7 +153,8 @@ func TestLongSearchesCanBeInterrupted(t *testing.T) {
 	}
 }
 
-// TestLongSnapshotsAreReservedBeforeTheyAreRead measures what the process allocates, so it does not run beside others.
+// TestLongSnapshotsAreReservedBeforeTheyAreRead measures what the process allocates, so it does not
+// run beside others.
 func TestLongSnapshotsAreReservedBeforeTheyAreRead(t *testing.T) {
 	s := openFile(t, filepath.Join(t.TempDir(), "flagr.sqlite"))
 	const length = 16 << 20

@@ -85,7 +85,8 @@ func textPairs() map[string][]string {
 	}
 }
 
-// TestContrast computes every pair of tokens that the pages use, in both themes: 4.5 for text, 3 for what is not.
+// TestContrast computes every pair of tokens that the pages use, in both themes: 4.5 for text, 3
+// for what is not.
 func TestContrast(t *testing.T) {
 	t.Parallel()
 	colors := tokens(t)
@@ -112,8 +113,8 @@ func TestContrast(t *testing.T) {
 	}
 }
 
-// TestPairsOfTheStyleSheetHaveContrast: colors that a rule uses together are among the pairs of TestContrast. A browser
-// computes those that come together on a page.
+// TestPairsOfTheStyleSheetHaveContrast: colors that a rule uses together are among the pairs of
+// TestContrast. A browser computes those that come together on a page.
 func TestPairsOfTheStyleSheetHaveContrast(t *testing.T) {
 	t.Parallel()
 	pairs := textPairs()
@@ -163,7 +164,8 @@ func TestStyleSheetNamesTokensOnly(t *testing.T) {
 	}
 }
 
-// TestStyleSheetHasNoDeadClasses: a template, a script or the code has every class of the style sheet.
+// TestStyleSheetHasNoDeadClasses: a template, a script or the code has every class of the style
+// sheet.
 func TestStyleSheetHasNoDeadClasses(t *testing.T) {
 	t.Parallel()
 	source := ""
@@ -275,8 +277,8 @@ func messageSources(t *testing.T) (files []string) {
 	return files
 }
 
-// scriptTexts returns the literals of a script that users would read: sentences, and what is assigned to texts and names of
-// elements.
+// scriptTexts returns the literals of a script that users would read: sentences, and what is
+// assigned to texts and names of elements.
 func scriptTexts(script string) (found []string) {
 	script = regexp.MustCompile(`(?m)^\s*(//|/?\*).*$|\s//\s.*$`).ReplaceAllString(script, "")
 	for _, pattern := range []string{
@@ -375,7 +377,8 @@ func TestDiffLines(t *testing.T) {
 	}
 }
 
-// A page of versions whose lines all differ compares no more pairs than it may, however many versions there are.
+// A page of versions whose lines all differ compares no more pairs than it may, however many
+// versions there are.
 func TestDiffsOfAPageAreBoundedTogether(t *testing.T) {
 	t.Parallel()
 	versions := make([][]string, historyPage+1)

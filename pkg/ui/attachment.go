@@ -13,18 +13,20 @@ const (
 	maxShownAttachment = 64 << 10
 	// maxShownAttachments limits all such attachments of a flag together.
 	maxShownAttachments = 1 << 20
-	// maxEditedTexts limits the texts of a flag in formBytes for which there is a form. Browsers send up to three bytes of
-	// maxFormBytes for each. maxFormTexts limits the texts of a form, which also has numbers.
+	// maxEditedTexts limits the texts of a flag in formBytes for which there is a form. Browsers
+	// send up to three bytes of maxFormBytes for each. maxFormTexts limits the texts of a form,
+	// which also has numbers.
 	maxEditedTexts = 2_500_000
 	maxFormTexts   = 2_750_000
-	// bytesPerFormByte is what a byte of a text can take: in the body, in the fields, in the flag and on the page.
+	// bytesPerFormByte is what a byte of a text can take: in the body, in the fields, in the flag
+	// and on the page.
 	bytesPerFormByte = 14
 	// indentStep is the indent of each level of an attachment.
 	indentStep = 2
 )
 
-// attachmentText returns the JSON of an attachment with indents, or an empty string if it has no members. Check its length
-// first: indents make nested lists up to 100 times as long.
+// attachmentText returns the JSON of an attachment with indents, or an empty string if it has no
+// members. Check its length first: indents make nested lists up to 100 times as long.
 func attachmentText(a entity.Attachment) string {
 	if !a.HasMembers() {
 		return ""
@@ -81,9 +83,9 @@ func (u *UI) checkEditable(f *entity.Flag) error {
 	return entity.Invalid("%s", u.text.plain("edit.err.texts.alone", "most", maxEditedTexts))
 }
 
-// formBytes returns at least half of the bytes of a text on a page, and at least a third of those in a form that is sent:
-// its length, with characters counted three times that JSON or HTML escapes. It does not count carriage returns, which
-// browsers add.
+// formBytes returns at least half of the bytes of a text on a page, and at least a third of those
+// in a form that is sent: its length, with characters counted three times that JSON or HTML
+// escapes. It does not count carriage returns, which browsers add.
 func formBytes(text string) int {
 	n := len(text)
 	for i := range len(text) {
@@ -104,7 +106,8 @@ func moreBytes(c byte) int {
 	}
 }
 
-// afterIndented returns how many of left bytes remain after the formBytes of attachmentText. It stops below 0.
+// afterIndented returns how many of left bytes remain after the formBytes of attachmentText. It
+// stops below 0.
 func afterIndented(a entity.Attachment, left int) int {
 	if !a.HasMembers() {
 		return left

@@ -12,8 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// TestPagesOfLargeAttachmentsAreSmall: pages show no attachment that would be megabytes on them, also if it is short without
-// the indents of its lines.
+// TestPagesOfLargeAttachmentsAreSmall: pages show no attachment that would be megabytes on them,
+// also if it is short without the indents of its lines.
 func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 	t.Parallel()
 	for name, large := range map[string]any{
@@ -76,7 +76,8 @@ func TestPagesOfLargeAttachmentsAreSmall(t *testing.T) {
 	}
 }
 
-// TestPagesOfManyAttachmentsAreSmall: each of 1,000 attachments of 0.6 KB has 55 KB on a page, because of its indents.
+// TestPagesOfManyAttachmentsAreSmall: each of 1,000 attachments of 0.6 KB has 55 KB on a page,
+// because of its indents.
 func TestPagesOfManyAttachmentsAreSmall(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

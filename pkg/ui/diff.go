@@ -20,8 +20,8 @@ type change struct {
 	undo func(*form)
 }
 
-// differ collects the changes between two states. In after, new parts have the ID 0, or an ID that before does not
-// have.
+// differ collects the changes between two states. In after, new parts have the ID 0, or an ID that
+// before does not have.
 type flagDiff struct {
 	text    *texts
 	changes []change

@@ -89,7 +89,8 @@ func TestOneSaveForAPage(t *testing.T) {
 	}
 }
 
-// A form that is sent while its page still arrives lacks what comes later: that is no wish to remove it.
+// A form that is sent while its page still arrives lacks what comes later: that is no wish to
+// remove it.
 func TestAFormOfHalfAPageChangesNothing(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -286,7 +287,8 @@ func TestTwoBrowsersEditOneFlag(t *testing.T) {
 	}
 }
 
-// TestMineWithPartsThatTheyRemoved: parts that another user removed are added again with the choice of mine.
+// TestMineWithPartsThatTheyRemoved: parts that another user removed are added again with the choice
+// of mine.
 func TestMineWithPartsThatTheyRemoved(t *testing.T) {
 	t.Parallel()
 	for removed, want := range map[string]string{
@@ -321,7 +323,8 @@ func TestMineWithPartsThatTheyRemoved(t *testing.T) {
 	}
 }
 
-// TestErrorsWithoutAField: the ID of a part is not a field that a user can change, so its error has neither a name nor a link.
+// TestErrorsWithoutAField: the ID of a part is not a field that a user can change, so its error has
+// neither a name nor a link.
 func TestErrorsWithoutAField(t *testing.T) {
 	t.Parallel()
 	for field, want := range map[string]string{
@@ -442,7 +445,8 @@ func grow(flag *entity.Flag) {
 	}
 }
 
-// TestFlagsThatAreTooLargeToEdit: a flag with more fields than a form can have is not rendered as one.
+// TestFlagsThatAreTooLargeToEdit: a flag with more fields than a form can have is not rendered as
+// one.
 func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -468,7 +472,8 @@ func TestFlagsThatAreTooLargeToEdit(t *testing.T) {
 	}
 }
 
-// TestFlagsThatAreTooLargeToShow: a read-only server has neither a form nor an operation that changes flags.
+// TestFlagsThatAreTooLargeToShow: a read-only server has neither a form nor an operation that
+// changes flags.
 func TestFlagsThatAreTooLargeToShow(t *testing.T) {
 	t.Parallel()
 	f := setup(t, func(o *ui.Options) { o.Store = nil })
@@ -498,7 +503,8 @@ func TestVersionsThatAreTooLargeToRestore(t *testing.T) {
 	}
 }
 
-// TestScriptsGetNoRedirect: a script cannot distinguish a redirect after a save from one to a login.
+// TestScriptsGetNoRedirect: a script cannot distinguish a redirect after a save from one to a
+// login.
 func TestScriptsGetNoRedirect(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -510,7 +516,8 @@ func TestScriptsGetNoRedirect(t *testing.T) {
 	}
 }
 
-// TestNoFlagsAfterADeletion: a server whose flags are all deleted offers to restore one; a new one has none to restore.
+// TestNoFlagsAfterADeletion: a server whose flags are all deleted offers to restore one; a new one
+// has none to restore.
 func TestNoFlagsAfterADeletion(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -642,7 +649,8 @@ func TestTryExplainsAndCountsNothing(t *testing.T) {
 	}
 }
 
-// TestPlainTextIsStoredAsAPattern saves constraints with the operators for plain text, and shows them as such again.
+// TestPlainTextIsStoredAsAPattern saves constraints with the operators for plain text, and shows
+// them as such again.
 func TestPlainTextIsStoredAsAPattern(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -692,7 +700,8 @@ func TestPlainTextIsStoredAsAPattern(t *testing.T) {
 	}
 }
 
-// TestLineEndsOfNotesAreKept: browsers send CRLF for every line end, so a form cannot tell which ones were saved.
+// TestLineEndsOfNotesAreKept: browsers send CRLF for every line end, so a form cannot tell which
+// ones were saved.
 func TestLineEndsOfNotesAreKept(t *testing.T) {
 	t.Parallel()
 	for name, notes := range map[string]string{"CRLF": "one\r\ntwo\r\n", "LF": "\none\ntwo", "both": "one\r\ntwo\nthree", "CR": "one\rtwo"} {
@@ -791,7 +800,8 @@ func TestATryOfTooMuchTextSaysSo(t *testing.T) {
 	}
 }
 
-// TestNoticesAreForPages: a request of a script between a form and its next page does not take the notice.
+// TestNoticesAreForPages: a request of a script between a form and its next page does not take the
+// notice.
 func TestNoticesAreForPages(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -810,8 +820,8 @@ func TestNoticesAreForPages(t *testing.T) {
 	}
 }
 
-// TestButtonsRefuseToGrowAFormBeyondItsLimit: the next submit of a larger form could not be read, so the button names the limit,
-// and the form is as before.
+// TestButtonsRefuseToGrowAFormBeyondItsLimit: the next submit of a larger form could not be read,
+// so the button names the limit, and the form is as before.
 func TestButtonsRefuseToGrowAFormBeyondItsLimit(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -859,7 +869,8 @@ func TestButtonsRefuseToGrowAFormBeyondItsLimit(t *testing.T) {
 	}
 }
 
-// TestErrorsOfSharesAreAtTheirVariants: shares that are empty are not in the definition, whose problems have other places.
+// TestErrorsOfSharesAreAtTheirVariants: shares that are empty are not in the definition, whose
+// problems have other places.
 func TestErrorsOfSharesAreAtTheirVariants(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
@@ -884,7 +895,8 @@ func TestErrorsOfSharesAreAtTheirVariants(t *testing.T) {
 	}
 }
 
-// TestUnreachableSegmentsAreMarkedDuringEditing: a segment that no entity can match is marked at once, and the review warns of it.
+// TestUnreachableSegmentsAreMarkedDuringEditing: a segment that no entity can match is marked at
+// once, and the review warns of it.
 func TestUnreachableSegmentsAreMarkedDuringEditing(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

@@ -26,12 +26,13 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// figures are ui.Numbers and ui.Statistics of one flag, which was asked 160,000 times. With err they do not answer.
+// figures are ui.Numbers and ui.Statistics of one flag, which was asked 160,000 times. With err
+// they do not answer.
 type figures struct {
 	m   *memory
 	err error
-	// boards is the number of calls of AllStates. Each of them calls block, if it is not nil, and uses the flags
-	// that it returns, or the current ones.
+	// boards is the number of calls of AllStates. Each of them calls block, if it is not nil, and
+	// uses the flags that it returns, or the current ones.
 	boards int
 	block  func(ctx context.Context) *eval.Snapshot
 	// change, if it is not nil, changes the result of AllStates.
@@ -45,7 +46,8 @@ type figures struct {
 	unattributed bool
 	// none: there were no evaluations.
 	none bool
-	// missing is how many of the evaluations of each server are neither stored nor waiting nor lost.
+	// missing is how many of the evaluations of each server are neither stored nor waiting nor
+	// lost.
 	missing int64
 	// ahead is how far the clock of one server is ahead.
 	ahead time.Duration
@@ -408,7 +410,8 @@ func TestSQLIsShownWhereCountsAreInTheDatabase(t *testing.T) {
 	}
 }
 
-// TestTheListWaitsForNewNumbers: of an hour ago, or without what was just created here, are none to show if new ones are soon there.
+// TestTheListWaitsForNewNumbers: of an hour ago, or without what was just created here, are none to
+// show if new ones are soon there.
 func TestTheListWaitsForNewNumbers(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)
@@ -437,7 +440,8 @@ func TestTheListWaitsForNewNumbers(t *testing.T) {
 	}
 }
 
-// TestLiveTail: the page names the stream relative to itself, keeps its other choices, and says what to do without scripts.
+// TestLiveTail: the page names the stream relative to itself, keeps its other choices, and says
+// what to do without scripts.
 func TestLiveTail(t *testing.T) {
 	t.Parallel()
 	numbers := &figures{}
@@ -462,7 +466,8 @@ func TestLiveTail(t *testing.T) {
 	}
 }
 
-// TestCountsAroundAChange: a version of the history leads to the evaluations of the day before and the day after.
+// TestCountsAroundAChange: a version of the history leads to the evaluations of the day before and
+// the day after.
 func TestCountsAroundAChange(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)
@@ -484,7 +489,8 @@ func TestCountsAroundAChange(t *testing.T) {
 	}
 }
 
-// TestTheListWhileOldCountsAreAddedUp checks that the list names what is missing, and shows the other numbers.
+// TestTheListWhileOldCountsAreAddedUp checks that the list names what is missing, and shows the
+// other numbers.
 func TestTheListWhileOldCountsAreAddedUp(t *testing.T) {
 	t.Parallel()
 	progress := &datar.RollupProgress{Made: 3, Due: 40}
@@ -559,8 +565,8 @@ func TestNumbersOfTheListAreKept(t *testing.T) {
 	}
 }
 
-// TestPagesShareABoard: pages that wait for numbers at the same time cause one query. If the browser that caused it
-// disconnects, the query continues for the others.
+// TestPagesShareABoard: pages that wait for numbers at the same time cause one query. If the
+// browser that caused it disconnects, the query continues for the others.
 func TestPagesShareABoard(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -604,7 +610,8 @@ func TestPagesShareABoard(t *testing.T) {
 	})
 }
 
-// TestABoardBeforeAChange: a page after a change does not get the numbers of a query that began before it.
+// TestABoardBeforeAChange: a page after a change does not get the numbers of a query that began
+// before it.
 func TestABoardBeforeAChange(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -634,8 +641,8 @@ func TestABoardBeforeAChange(t *testing.T) {
 	})
 }
 
-// TestAPanicOfNumbersFailsTheBoard checks that it ends neither the process nor the pages that wait, and that the next
-// pages do not wait for another query at once.
+// TestAPanicOfNumbersFailsTheBoard checks that it ends neither the process nor the pages that wait,
+// and that the next pages do not wait for another query at once.
 func TestAPanicOfNumbersFailsTheBoard(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
@@ -659,8 +666,8 @@ func TestAPanicOfNumbersFailsTheBoard(t *testing.T) {
 	}
 }
 
-// TestAFailedBoardIsRemembered checks that pages do not wait for a query that has just failed, until 2 s later or after
-// a change.
+// TestAFailedBoardIsRemembered checks that pages do not wait for a query that has just failed,
+// until 2 s later or after a change.
 func TestAFailedBoardIsRemembered(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)
@@ -707,7 +714,8 @@ func TestThePageOfAHundredFlagsIsSmall(t *testing.T) {
 	}
 }
 
-// BenchmarkList is the CPU of the first page of 10,000 flags, and of a search in them. The bound is 50 ms.
+// BenchmarkList is the CPU of the first page of 10,000 flags, and of a search in them. The bound is
+// 50 ms.
 func BenchmarkList(b *testing.B) {
 	f := many(b)
 	for name, target := range map[string]string{"first": "/ui/", "search": "/ui/?q=experiment+77,shop&sort=key"} {
@@ -719,8 +727,9 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// TestTheWorkOfAPageIsThatOfItsRows: 10,000 flags are searched with a few allocations for each, and only the rows of the page are
-// made. It is not parallel, since AllocsPerRun counts what all goroutines allocate.
+// TestTheWorkOfAPageIsThatOfItsRows: 10,000 flags are searched with a few allocations for each, and
+// only the rows of the page are made. It is not parallel, since AllocsPerRun counts what all
+// goroutines allocate.
 func TestTheWorkOfAPageIsThatOfItsRows(t *testing.T) {
 	f := many(t)
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/ui/?q=experiment", nil)

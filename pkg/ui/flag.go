@@ -25,7 +25,8 @@ type flagHead struct {
 	// Editing makes the switch part of the page's form.
 	Editing bool
 	Tabs    []flagTab
-	// Stale reports that the database does not answer, and that the page shows the flag from memory as of Checked.
+	// Stale reports that the database does not answer, and that the page shows the flag from memory
+	// as of Checked.
 	Stale   bool
 	Checked time.Time
 }
@@ -75,7 +76,8 @@ func flagID(r *http.Request) (int64, error) {
 	return id, nil
 }
 
-// flag returns the flag of a page. If the database does not answer, it returns the flag from memory and sets stale.
+// flag returns the flag of a page. If the database does not answer, it returns the flag from memory
+// and sets stale.
 func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 	id, err := flagID(r)
 	if err != nil {
@@ -96,8 +98,8 @@ func (u *UI) flag(r *http.Request) (f *entity.Flag, stale bool, err error) {
 	return f, false, err
 }
 
-// saved completes a change: it refreshes the flags in memory, and sets the notice of the next page. A script gets no
-// redirect, because it cannot distinguish it from one to a login.
+// saved completes a change: it refreshes the flags in memory, and sets the notice of the next page.
+// A script gets no redirect, because it cannot distinguish it from one to a login.
 func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, location string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 3*time.Second)
 	defer cancel()
@@ -111,7 +113,8 @@ func (u *UI) saved(rw http.ResponseWriter, r *http.Request, notice, arg, locatio
 	seeOther(rw, location)
 }
 
-// saveField saves a single field of the flag, if the flag is still the version that the page showed.
+// saveField saves a single field of the flag, if the flag is still the version that the page
+// showed.
 func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definition, notice string) error {
 	id, err := flagID(r)
 	if err != nil {

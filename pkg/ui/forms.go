@@ -17,15 +17,15 @@ import (
 const (
 	// maxFormParts limits the rows of one kind in a form.
 	maxFormParts = 1000
-	// wholeField is the last field of a form. It is missing in a form that was sent before its page was completely
-	// loaded. Missing segments of such a form were not removed by the user.
+	// wholeField is the last field of a form. It is missing in a form that was sent before its page
+	// was completely loaded. Missing segments of such a form were not removed by the user.
 	wholeField = "whole"
 	// scriptField is in a form that a script sends.
 	scriptField = "script"
 )
 
-// form is the targeting page as the user filled it in, valid or not. It can be written as hidden fields and parsed
-// again, so that an error loses no input.
+// form is the targeting page as the user filled it in, valid or not. It can be written as hidden
+// fields and parsed again, so that an error loses no input.
 type form struct {
 	Snapshot                            uint
 	Key, Description, Notes, EntityType string
@@ -43,7 +43,8 @@ type parsedAttachment struct {
 	err error
 }
 
-// convert parses the large attachments in turn, once for all uses of the form. The error matches errNoTurn.
+// convert parses the large attachments in turn, once for all uses of the form. The error matches
+// errNoTurn.
 func (d *form) convert(ctx context.Context, turns budget.Turns, text *texts) error {
 	d.attachments = map[string]parsedAttachment{}
 	for _, v := range d.Variants {
@@ -71,7 +72,8 @@ type formSegment struct {
 	Description string
 	Rollout     string
 	Constraints []formConstraint
-	// Shares are the percentages by the index of the variant; empty means that the variant gets nothing.
+	// Shares are the percentages by the index of the variant; empty means that the variant gets
+	// nothing.
 	Shares []string
 }
 
@@ -155,8 +157,8 @@ func parseForm(v url.Values) *form {
 	return &d
 }
 
-// checkSize reports, as entity.ErrInvalid, a form with more rows of one kind than maxFormParts, or with more shares than
-// a form can have fields.
+// checkSize reports, as entity.ErrInvalid, a form with more rows of one kind than maxFormParts, or
+// with more shares than a form can have fields.
 func (u *UI) checkSize(d *form) error {
 	if len(d.Variants)*len(d.Segments) > maxFormFields {
 		return entity.Invalid("%s", u.text.plain("edit.err.shares", "most", maxFormFields))
@@ -171,7 +173,8 @@ func (u *UI) checkSize(d *form) error {
 	return nil
 }
 
-// checkGrown reports, as entity.ErrInvalid, a form that a button has made larger than a browser can send.
+// checkGrown reports, as entity.ErrInvalid, a form that a button has made larger than a browser can
+// send.
 func (u *UI) checkGrown(d *form) error {
 	if err := u.checkSize(d); err != nil {
 		return err
@@ -187,7 +190,8 @@ func unixLines(text string) string {
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
 }
 
-// keepLines restores the line ends of notes that are unchanged otherwise, because browsers replace them.
+// keepLines restores the line ends of notes that are unchanged otherwise, because browsers replace
+// them.
 func (d *form) keepLines(saved *entity.Flag) {
 	if d.Notes == unixLines(saved.Notes) {
 		d.Notes = saved.Notes
@@ -247,9 +251,9 @@ func (d *form) fields() int {
 	return n
 }
 
-// act performs a button that changes the form and saves nothing: "add-segment", "remove-segment.2", "up.1",
-// "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3", "split.0", "quote.0.1",
-// "unquote.0.1".
+// act performs a button that changes the form and saves nothing: "add-segment", "remove-segment.2",
+// "up.1", "down.0", "add-constraint.0", "remove-constraint.0.1", "add-variant", "remove-variant.3",
+// "split.0", "quote.0.1", "unquote.0.1".
 func (d *form) act(action string) {
 	name, rest, _ := strings.Cut(action, ".")
 	var at []int
@@ -335,7 +339,8 @@ func (d *form) removeVariant(at []int) {
 	}
 }
 
-// split gives every variant the same share. If 100 is not divisible, the first ones get one point more.
+// split gives every variant the same share. If 100 is not divisible, the first ones get one point
+// more.
 func (s *formSegment) split() {
 	n := len(s.Shares)
 	for i := range s.Shares {
@@ -350,7 +355,8 @@ func (s *formSegment) split() {
 // fieldError is the error of one field of the form.
 type fieldError struct{ Field, Message string }
 
-// where names a field of the form in words, or returns "" if it has no name, or its message needs none.
+// where names a field of the form in words, or returns "" if it has no name, or its message needs
+// none.
 func (c *texts) where(field string) string {
 	parts := strings.Split(field, ".")
 	var places []any
@@ -441,8 +447,8 @@ func (d *form) definition(text *texts) (entity.Definition, []fieldError) {
 	return out, errs
 }
 
-// placed returns the field of a share by the place of its variant. Problems have the places of the shares in the definition,
-// which has no empty shares.
+// placed returns the field of a share by the place of its variant. Problems have the places of the
+// shares in the definition, which has no empty shares.
 func (d *form) placed(field string) string {
 	var segment, share int
 	if _, err := fmt.Sscanf(field, "s.%d.d.%d", &segment, &share); err != nil || segment >= len(d.Segments) {
@@ -460,7 +466,8 @@ func (d *form) placed(field string) string {
 	return field
 }
 
-// parseAttachment parses a JSON object; an empty string is an empty object. The error has line and column.
+// parseAttachment parses a JSON object; an empty string is an empty object. The error has line and
+// column.
 func parseAttachment(source string, text *texts) (entity.Attachment, error) {
 	source = strings.TrimPrefix(source, entity.ByteOrderMark)
 	if strings.TrimSpace(source) == "" {
@@ -487,8 +494,8 @@ func position(source string, offset int) (line, column int) {
 	return line, len([]rune(before[strings.LastIndexByte(before, '\n')+1:])) + 1
 }
 
-// fieldOf converts the path of a problem, such as segments[0].constraints[1].value, to the name of the field. It returns
-// "" for the ID of a part, which no user can change.
+// fieldOf converts the path of a problem, such as segments[0].constraints[1].value, to the name of
+// the field. It returns "" for the ID of a part, which no user can change.
 func fieldOf(path string) string {
 	replacer := strings.NewReplacer("segments[", "s.", "constraints[", "c.", "variants[", "v.", "]", "", "rolloutPercent", "rollout", "entityType", "entity")
 	switch {

@@ -18,8 +18,8 @@ import (
 const (
 	// historyPage is the number of versions on a page.
 	historyPage = 20
-	// maxDiffLines limits the lines of two texts that are compared line by line, and maxDiffPairs the pairs of
-	// lines that are compared for all versions of a page: about 10 ms.
+	// maxDiffLines limits the lines of two texts that are compared line by line, and maxDiffPairs
+	// the pairs of lines that are compared for all versions of a page: about 10 ms.
 	maxDiffLines = 2000
 	maxDiffPairs = 4_000_000
 	// maxLineRunes limits the characters of a line that is shown.
@@ -196,9 +196,9 @@ func (u *UI) version(row *entity.FlagSnapshot) (*entity.Flag, []string) {
 	return f, slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, `  "snapshotID"`) })
 }
 
-// diffLines compares lines by their longest common subsequence, and omits lines far from a difference. It subtracts
-// the pairs that it compares from the remaining number. If that is too small, all lines between the first and the
-// last difference count as changed.
+// diffLines compares lines by their longest common subsequence, and omits lines far from a
+// difference. It subtracts the pairs that it compares from the remaining number. If that is too
+// small, all lines between the first and the last difference count as changed.
 func diffLines(a, b []string, pairs *int) []diffLine {
 	if len(a) > maxDiffLines || len(b) > maxDiffLines {
 		a, b = a[:min(len(a), maxDiffLines)], b[:min(len(b), maxDiffLines)]
@@ -304,7 +304,8 @@ func nearby(all []diffLine) []diffLine {
 	return kept
 }
 
-// putBack fills the form with an older version and opens the review. Saving it creates a new version.
+// putBack fills the form with an older version and opens the review. Saving it creates a new
+// version.
 func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	if err := u.readForm(r); err != nil {
 		return err
@@ -342,7 +343,8 @@ func (u *UI) putBack(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// forgetGone marks parts that the flag no longer has as new. It does not change lists that the form shares with another.
+// forgetGone marks parts that the flag no longer has as new. It does not change lists that the form
+// shares with another.
 func forgetGone(d *form, f *entity.Flag) {
 	d.Variants, d.Segments = slices.Clone(d.Variants), slices.Clone(d.Segments)
 	for i := range d.Variants {

@@ -23,7 +23,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// marked returns the English catalog with full-width letters, so that a letter of ASCII on a page is not of the catalog.
+// marked returns the English catalog with full-width letters, so that a letter of ASCII on a page
+// is not of the catalog.
 func marked(t *testing.T) *catalog.Catalog {
 	t.Helper()
 	wide := func(text string) string {
@@ -65,8 +66,8 @@ func marked(t *testing.T) *catalog.Catalog {
 	return c
 }
 
-// unmarked returns the words of a page that are in ASCII: those that users read, without code and without what users have
-// named.
+// unmarked returns the words of a page that are in ASCII: those that users read, without code and
+// without what users have named.
 func unmarked(a answer, users *strings.Replacer) (words []string) {
 	word := regexp.MustCompile(`[A-Za-z]{2,}`)
 	allowed := append(entity.Operators(), "Flagr", "UTC", "Ctrl", "Alt", "Esc")
@@ -101,7 +102,8 @@ func unmarked(a answer, users *strings.Replacer) (words []string) {
 	return words
 }
 
-// TestATranslationIsOneFile renders the pages, their errors included, from a catalog of another language.
+// TestATranslationIsOneFile renders the pages, their errors included, from a catalog of another
+// language.
 func TestATranslationIsOneFile(t *testing.T) {
 	t.Parallel()
 	numbers := &figures{}
@@ -148,8 +150,8 @@ func TestATranslationIsOneFile(t *testing.T) {
 	check("create", f.ask(t, http.MethodPost, "/ui/new", url.Values{"key": {"1 2"}, "kind": {"boolean"}}))
 }
 
-// TestNamesOfUsersAreIsolated: a name that is written from right to left stands by itself, so that the words and numbers
-// around it keep their order.
+// TestNamesOfUsersAreIsolated: a name that is written from right to left stands by itself, so that
+// the words and numbers around it keep their order.
 func TestNamesOfUsersAreIsolated(t *testing.T) {
 	t.Parallel()
 	const name = "מבוגרים בצרפת"
@@ -185,7 +187,8 @@ func TestNamesOfUsersAreIsolated(t *testing.T) {
 	}
 }
 
-// isIsolated reports whether an element around a name is isolated from the text around it, or has no other text.
+// isIsolated reports whether an element around a name is isolated from the text around it, or has
+// no other text.
 func isIsolated(n *html.Node, name string) bool {
 	for p := n.Parent; p != nil; p = p.Parent {
 		if _, ok := attr(p, "dir"); ok || slices.Contains([]string{"bdi", "code", "pre", "option", "textarea", "title", "desc"}, p.Data) {
@@ -201,8 +204,8 @@ func isIsolated(n *html.Node, name string) bool {
 	return false
 }
 
-// TestSetAndGotOfAllBuckets evaluates one entity of each of the 1,000 buckets. What was set is then what came of it, to the
-// last digit of the page, and the numbers of a segment add up.
+// TestSetAndGotOfAllBuckets evaluates one entity of each of the 1,000 buckets. What was set is then
+// what came of it, to the last digit of the page, and the numbers of a segment add up.
 func TestSetAndGotOfAllBuckets(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)

@@ -107,8 +107,9 @@ func (q listQuery) with(name, value string) string {
 	return "?" + v.Encode()
 }
 
-// states returns the parameters with which the API lists the flags of the page. It has no order by ID, and no states for
-// contradictions and for flags that were not asked: then they are those with which it lists as many flags as it can.
+// states returns the parameters with which the API lists the flags of the page. It has no order by
+// ID, and no states for contradictions and for flags that were not asked: then they are those with
+// which it lists as many flags as it can.
 func (q listQuery) states() url.Values {
 	v := url.Values{}
 	set := func(name, value string) {
@@ -249,8 +250,8 @@ func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// filter returns the flags that match the query, sorted, and the number of flags in each state, regardless of the
-// query's state.
+// filter returns the flags that match the query, sorted, and the number of flags in each state,
+// regardless of the query's state.
 func (u *UI) filter(all []*entity.Flag, board *board, q listQuery) ([]listed, map[string]int) {
 	search := insight.NewSearch(q.text)
 	byState := map[string]int{}
@@ -457,8 +458,8 @@ func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map
 	return answer, under
 }
 
-// listSum is the sentence with the sum of all evaluations. While old counts are being added up, another sentence explains
-// what is missing.
+// listSum is the sentence with the sum of all evaluations. While old counts are being added up,
+// another sentence explains what is missing.
 func (u *UI) listSum(p *page, board *board, days int) template.HTML {
 	states := board.states
 	if states.Preparing != nil && states.Complete == nil {

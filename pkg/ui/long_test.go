@@ -12,8 +12,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
-// TestLongTextsAreShort: pages shorten texts that they only show. Each page would have megabytes of them otherwise, because it
-// has them in many places, and a quote is five bytes long in HTML.
+// TestLongTextsAreShort: pages shorten texts that they only show. Each page would have megabytes of
+// them otherwise, because it has them in many places, and a quote is five bytes long in HTML.
 func TestLongTextsAreShort(t *testing.T) {
 	t.Parallel()
 	const length, most = 300_000, 600_000
@@ -64,7 +64,8 @@ func TestLongTextsAreShort(t *testing.T) {
 	}
 }
 
-// TestFormsWithLongTextsAreRejected: pages repeat the texts of a form, and a quote has five bytes in HTML.
+// TestFormsWithLongTextsAreRejected: pages repeat the texts of a form, and a quote has five bytes
+// in HTML.
 func TestFormsWithLongTextsAreRejected(t *testing.T) {
 	t.Parallel()
 	f, _ := counted(t)
@@ -121,7 +122,8 @@ func TestPagesAreLimited(t *testing.T) {
 	}
 }
 
-// TestNumbersThatNeedTooMuchMemory: pages do not blame the database for numbers that other requests leave no memory for.
+// TestNumbersThatNeedTooMuchMemory: pages do not blame the database for numbers that other requests
+// leave no memory for.
 func TestNumbersThatNeedTooMuchMemory(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)

@@ -278,7 +278,8 @@ type restoreData struct {
 	ID   uint
 	Key  code
 	Text template.HTML
-	// Comes lists the parts that are restored, Asked how often applications ask for the flag. Each is empty if unknown.
+	// Comes lists the parts that are restored, Asked how often applications ask for the flag. Each
+	// is empty if unknown.
 	Comes, Asked, Was template.HTML
 }
 

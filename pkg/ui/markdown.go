@@ -15,8 +15,9 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// Notes beyond one of these limits are shown as plain text. For each mark, the parser may search all other marks, all lines
-// or all bytes of a paragraph for its counterpart. These limits bound the work for every input.
+// Notes beyond one of these limits are shown as plain text. For each mark, the parser may search
+// all other marks, all lines or all bytes of a paragraph for its counterpart. These limits bound
+// the work for every input.
 const (
 	maxNotes     = 32 << 10 // bytes
 	maxNoteLines = 1000
@@ -27,12 +28,12 @@ const (
 	maxPlainNotes = 64 << 10
 )
 
-// deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The time and memory of
-// the parser grow with the square of their number.
+// deeplyNested matches a line that begins with more than 32 quotes and lists within each other. The
+// time and memory of the parser grow with the square of their number.
 var deeplyNested = regexp.MustCompile(`(?m)^(?:[ \t]*(?:>|[-+*][ \t]|\d{1,9}[.)][ \t])){33}`)
 
-// markdown formats notes. It omits raw HTML, converts images to links, and removes the target of links with unusual
-// schemes.
+// markdown formats notes. It omits raw HTML, converts images to links, and removes the target of
+// links with unusual schemes.
 func markdown(notes string) template.HTML {
 	if strings.TrimSpace(notes) == "" {
 		return ""
@@ -64,8 +65,8 @@ func marks(notes string) (n int) {
 	return n
 }
 
-// cells returns at least the number of cells that all tables of the notes have, those included that their lines lack. It is
-// the number of lines if there is no table.
+// cells returns at least the number of cells that all tables of the notes have, those included that
+// their lines lack. It is the number of lines if there is no table.
 func cells(notes string) int {
 	lines, most := 0, 0
 	for line := range strings.Lines(notes) {
@@ -75,7 +76,8 @@ func cells(notes string) int {
 	return lines * (most + 1)
 }
 
-// imagesToLinks prevents notes from loading anything, and puts their headings below those of the page.
+// imagesToLinks prevents notes from loading anything, and puts their headings below those of the
+// page.
 type imagesToLinks struct{}
 
 // Transform implements parser.ASTTransformer.

@@ -82,16 +82,17 @@ func stateClass(state insight.StateName) string {
 const (
 	// latelyDays is the period of the states.
 	latelyDays = insight.DefaultDays
-	// boardTTL is the minimum time that the numbers of the list are kept. A board that took long is kept longer, so
-	// that creating boards takes at most a twentieth of the time.
+	// boardTTL is the minimum time that the numbers of the list are kept. A board that took long is
+	// kept longer, so that creating boards takes at most a twentieth of the time.
 	boardTTL  = 5 * time.Second
 	boardRest = 20
-	// boardAge is the maximum age of an old board that is shown while a new one is created. If a board is older, or
-	// lacks a change that was made on these pages, a page waits for a new one if the last one took at most
-	// boardWait.
+	// boardAge is the maximum age of an old board that is shown while a new one is created. If a
+	// board is older, or lacks a change that was made on these pages, a page waits for a new one if
+	// the last one took at most boardWait.
 	boardAge  = 30 * time.Second
 	boardWait = time.Second
-	// boardRetry is the minimum time between the failure of a board and the creation of the next one.
+	// boardRetry is the minimum time between the failure of a board and the creation of the next
+	// one.
 	boardRetry = 2 * time.Second
 	// staleAfter is the age of the flags in memory above which pages show it.
 	staleAfter = 30 * time.Second
@@ -125,7 +126,8 @@ func total(n *insight.FlagState, days int) int64 {
 	return sum
 }
 
-// listFrom returns from when total counts: whole UTC days, the last of which is today, or 30 times 24 hours.
+// listFrom returns from when total counts: whole UTC days, the last of which is today, or 30 times
+// 24 hours.
 func listFrom(now time.Time, days int) time.Time {
 	if days >= latelyDays {
 		return hourOf(now, days)
@@ -237,8 +239,8 @@ func (u *UI) makeBoard(ctx context.Context, making *boardMaking) {
 	u.board.keep(making, begin, u.o.Now())
 }
 
-// readBoard reads the numbers of all flags. It runs outside of requests, whose panics web.Recover recovers, so a panic
-// here would end the process. It returns the panic as an error instead.
+// readBoard reads the numbers of all flags. It runs outside of requests, whose panics web.Recover
+// recovers, so a panic here would end the process. It returns the panic as an error instead.
 func (u *UI) readBoard(ctx context.Context) (made *board, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -257,8 +259,8 @@ func (u *UI) readBoard(ctx context.Context) (made *board, err error) {
 	return made, nil
 }
 
-// keep ends the creation of a board, and keeps the board or, for a short time, that it failed. If it lacks a change, the
-// next page creates another one.
+// keep ends the creation of a board, and keeps the board or, for a short time, that it failed. If
+// it lacks a change, the next page creates another one.
 func (b *boardCache) keep(making *boardMaking, begin, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -294,8 +296,8 @@ func (u *UI) upTo(p *page, c *insight.Complete) template.HTML {
 // counts reports whether evaluations of the flag are counted.
 func (u *UI) counts(f *entity.Flag) bool { return f.DataRecordsEnabled || u.o.CountsAll }
 
-// sql returns the statement that adds up the counts of a flag, or of all flags if f is nil, from an hour until to,
-// unless that is nil. It is empty if the counts are in another database.
+// sql returns the statement that adds up the counts of a flag, or of all flags if f is nil, from an
+// hour until to, unless that is nil. It is empty if the counts are in another database.
 func (u *UI) sql(by datar.Parts, f *entity.Flag, from time.Time, to *time.Time) string {
 	if u.o.SQL == nil {
 		return ""
@@ -405,7 +407,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// missing explains why a page of a flag has no numbers, and what to do; it is empty if the page has numbers.
+// missing explains why a page of a flag has no numbers, and what to do; it is empty if the page has
+// numbers.
 func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 	id := strconv.FormatUint(uint64(f.ID), 10)
 	switch {

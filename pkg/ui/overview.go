@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// overviewDays is the period of the sentence and of the shares, chartDays the period of the chart.
+	// overviewDays is the period of the sentence and of the shares, chartDays the period of the
+	// chart.
 	overviewDays = 7
 	chartDays    = 30
 )
@@ -169,7 +170,8 @@ func (u *UI) stateAnswer(p *page, f *entity.Flag, state *insight.State, o *insig
 	return u.text.say(key, args...)
 }
 
-// everAsked reports whether the flag was ever requested. The time of the last request can be unknown.
+// everAsked reports whether the flag was ever requested. The time of the last request can be
+// unknown.
 func everAsked(state *insight.State) bool {
 	return !state.Evidence.Last.IsZero() || state.Evidence.Count > 0 || state.State == insight.StateInactive
 }
@@ -181,7 +183,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// variantTotals returns the assigned variants, highest count first, or in the order of the flag if there are few.
+// variantTotals returns the assigned variants, highest count first, or in the order of the flag if
+// there are few.
 func variantTotals(f *entity.Flag, o *insight.Outcomes) []insight.VariantOutcome {
 	counts := slices.Clone(o.Unattributed)
 	for _, s := range o.Segments {
@@ -462,8 +465,8 @@ type forecastView struct {
 
 type forecastRow struct{ Class, Key, Now, Then, Difference string }
 
-// draftOf returns a definition as the draft of the API. Its lists are complete, also if they are empty: an omitted list is
-// the saved one.
+// draftOf returns a definition as the draft of the API. Its lists are complete, also if they are
+// empty: an omitted list is the saved one.
 func draftOf(d *entity.Definition) any {
 	type segment struct {
 		entity.SegmentDefinition
@@ -477,7 +480,8 @@ func draftOf(d *entity.Definition) any {
 	return map[string]any{"enabled": d.Enabled, "variants": d.Variants, "segments": segments}
 }
 
-// forecastWait is how long a page waits for the turn of its forecast. After that, it has no forecast.
+// forecastWait is how long a page waits for the turn of its forecast. After that, it has no
+// forecast.
 const forecastWait = 2 * time.Second
 
 // forecast returns nil without numbers, without a turn in time, and if the segments do not change.
@@ -536,7 +540,8 @@ func (u *UI) forecast(r *http.Request, f *entity.Flag, d *entity.Definition) *fo
 	return view
 }
 
-// forecastWords returns the sentences of a forecast: which buckets change, and what it does not include.
+// forecastWords returns the sentences of a forecast: which buckets change, and what it does not
+// include.
 func (u *UI) forecastWords(f *insight.Forecast, unknown int) template.HTML {
 	var sentences []string
 	add := func(name string, n int64) {
@@ -576,7 +581,8 @@ func signed(n int64) string {
 }
 
 // countedDays returns the number of days of which a state has evaluations, begun ones included: a
-// new flag has fewer than others. If the flag is counted since a hole, it was also counted before it.
+// new flag has fewer than others. If the flag is counted since a hole, it was also counted before
+// it.
 func countedDays(s *insight.State, created, now time.Time) int64 {
 	since := created
 	if c := s.Complete; c != nil && !c.Since.IsZero() && !slices.ContainsFunc(c.Holes, func(h insight.Hole) bool { return h.To.Equal(c.Since) }) {

@@ -37,7 +37,8 @@ type page struct {
 	// Theme is light, dark or empty for the system's theme; ZoneName is the zone of times.
 	Theme    string
 	ZoneName string
-	// NumbersZone is the zone of the numbers by hour and day, if the page shows them in another one.
+	// NumbersZone is the zone of the numbers by hour and day, if the page shows them in another
+	// one.
 	NumbersZone string
 	UTC         bool
 	Actor       string
@@ -85,8 +86,8 @@ func (p *page) csv(path string, from time.Time) string {
 	return p.Root + "../api/v1" + path + "?" + url.Values{"format": {"csv"}, "from": {from.UTC().Format(time.RFC3339)}}.Encode()
 }
 
-// isFetched reports whether a script requests parts of a page, such as the hint about a key. Such a response is not shown
-// as a page, so it must not take the notice of the next one.
+// isFetched reports whether a script requests parts of a page, such as the hint about a key. Such a
+// response is not shown as a page, so it must not take the notice of the next one.
 func isFetched(r *http.Request) bool {
 	mode := r.Header.Get("Sec-Fetch-Mode")
 	return mode != "" && mode != "navigate"
@@ -127,8 +128,8 @@ func (u *UI) setCookie(rw http.ResponseWriter, name, value string, maxAge int) {
 	http.SetCookie(rw, &http.Cookie{Name: name, Value: value, Path: path.Join("/", u.o.Prefix, "ui") + "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteLaxMode})
 }
 
-// pageTemplates returns the templates of all pages. Each is parsed when it is first used, because most servers show
-// no page, and all templates take 2 MB.
+// pageTemplates returns the templates of all pages. Each is parsed when it is first used, because
+// most servers show no page, and all templates take 2 MB.
 func (u *UI) pageTemplates() (map[string]pageTemplate, error) {
 	funcs := template.FuncMap{
 		"t": u.text.say, "tp": u.text.plain, "where": u.text.where, "n": func(v any) string {
@@ -182,7 +183,8 @@ func (u *UI) render(rw http.ResponseWriter, r *http.Request, status int, name st
 // statusClientClosedRequest is for logs and metrics of requests whose client has disconnected.
 const statusClientClosedRequest = 499
 
-// resume waits for the turn of a request that reads, see budget.Resume. If it returns false, it has responded.
+// resume waits for the turn of a request that reads, see budget.Resume. If it returns false, it has
+// responded.
 func resume(rw http.ResponseWriter, r *http.Request) bool {
 	if budget.Resume(r.Context()) == nil {
 		return true
@@ -191,7 +193,8 @@ func resume(rw http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// refuseTurn responds to a request whose context ended before its turn, without a page, which would need a turn.
+// refuseTurn responds to a request whose context ended before its turn, without a page, which would
+// need a turn.
 func refuseTurn(rw http.ResponseWriter, r *http.Request) {
 	if errors.Is(r.Context().Err(), context.Canceled) {
 		http.Error(rw, "request canceled", statusClientClosedRequest)
@@ -201,7 +204,8 @@ func refuseTurn(rw http.ResponseWriter, r *http.Request) {
 	http.Error(rw, errNoTurn.Error(), http.StatusServiceUnavailable)
 }
 
-// execute executes the template of a page in turn. The error matches errNoTurn if the context of the request ends before.
+// execute executes the template of a page in turn. The error matches errNoTurn if the context of
+// the request ends before.
 func (u *UI) execute(b *pageBuffer, name string, p *page) error {
 	if err := u.o.Turns.Take(b.ctx); err != nil {
 		return fmt.Errorf("%w: %w", errNoTurn, err)
@@ -219,7 +223,8 @@ func (u *UI) execute(b *pageBuffer, name string, p *page) error {
 }
 
 const (
-	// maxPageBytes limits the HTML of a page. A flag with as many fields as a form can have takes less than a third.
+	// maxPageBytes limits the HTML of a page. A flag with as many fields as a form can have takes
+	// less than a third.
 	maxPageBytes = 32 << 20
 	// pagePart is the length of a part of a page.
 	pagePart = 64 << 10
@@ -298,8 +303,8 @@ func (p *page) ZoneText() template.HTML {
 	return p.text.say("number.zone", "zone", p.ZoneName)
 }
 
-// format formats a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today and else the
-// day.
+// format formats a time as: clock 10:42:10, day 30 Jan, minute 30 Jan 11:00, short the clock today
+// and else the day.
 func (p *page) format(at time.Time, layout string) string {
 	at = at.In(p.zone)
 	today := at.Year() == p.Now.Year() && at.YearDay() == p.Now.YearDay()

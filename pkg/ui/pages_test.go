@@ -185,7 +185,8 @@ func checkLink(t *testing.T, f *fixture, from, href string) {
 	}
 }
 
-// TestCostlyNotesArePlainText: notes whose formatting takes seconds are shown as they are, and ordinary ones are formatted.
+// TestCostlyNotesArePlainText: notes whose formatting takes seconds are shown as they are, and
+// ordinary ones are formatted.
 func TestCostlyNotesArePlainText(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -295,7 +296,8 @@ func TestOtherOriginsCannotPost(t *testing.T) {
 	}
 }
 
-// TestOnlyFormsAreRead checks that other bodies get a short text instead of a page, for all methods that can change something.
+// TestOnlyFormsAreRead checks that other bodies get a short text instead of a page, for all methods
+// that can change something.
 func TestOnlyFormsAreRead(t *testing.T) {
 	t.Parallel()
 	f := setup(t)

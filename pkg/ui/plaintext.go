@@ -2,8 +2,8 @@ package ui
 
 import "github.com/flagr-datar/flagr-datar/pkg/entity"
 
-// Operators of the form that compare with plain text. The API has only patterns for it, so they are stored as EREG
-// and NEREG with an escaped pattern, and recognized by that when they are read.
+// Operators of the form that compare with plain text. The API has only patterns for it, so they are
+// stored as EREG and NEREG with an escaped pattern, and recognized by that when they are read.
 const (
 	hasText   = "HASTEXT"
 	lacksText = "LACKSTEXT"
@@ -33,7 +33,8 @@ func (c *formConstraint) stored() (operator, value string) {
 	return c.Operator, c.Value
 }
 
-// constraint describes a constraint in words: operators for plain text by their names, all others as they are stored.
+// constraint describes a constraint in words: operators for plain text by their names, all others
+// as they are stored.
 func (c *texts) constraint(of *entity.Constraint) string {
 	shown := constraintForm(of)
 	switch shown.Operator {

@@ -9,8 +9,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/insight"
 )
 
-// TestOperatorsOfTheForm checks that only patterns are shown as plain text, and that all constraints are stored as they
-// were.
+// TestOperatorsOfTheForm checks that only patterns are shown as plain text, and that all
+// constraints are stored as they were.
 func TestOperatorsOfTheForm(t *testing.T) {
 	t.Parallel()
 	for _, operator := range entity.Operators() {
@@ -25,7 +25,8 @@ func TestOperatorsOfTheForm(t *testing.T) {
 	}
 }
 
-// TestReasonsOfLongConstraints: the text of a reason is shortened, and is still the text of its constraint.
+// TestReasonsOfLongConstraints: the text of a reason is shortened, and is still the text of its
+// constraint.
 func TestReasonsOfLongConstraints(t *testing.T) {
 	t.Parallel()
 	words, err := catalog.Parse(catalog.English())

@@ -30,8 +30,9 @@ func isNumber(n *html.Node) bool {
 	return hasAttr(n, "data-n") || n.Data == "dd" || n.Data == "td" && strings.Contains(" "+class+" ", " num ")
 }
 
-// TestEveryNumberHasASource: each count and each share of a page is in a section that names the element with the command that
-// gets it. Without scripts, that element opens by itself. A number of a table has a sentence in the header of its column.
+// TestEveryNumberHasASource: each count and each share of a page is in a section that names the
+// element with the command that gets it. Without scripts, that element opens by itself. A number of
+// a table has a sentence in the header of its column.
 func TestEveryNumberHasASource(t *testing.T) {
 	t.Parallel()
 	f, _ := counted(t)
@@ -99,7 +100,8 @@ func hasSentence(n *html.Node) (found bool) {
 	return found
 }
 
-// TestTheCommandOfTheListHasItsFlags: the API lists the flags that the page does, as far as it has the same filters and orders.
+// TestTheCommandOfTheListHasItsFlags: the API lists the flags that the page does, as far as it has
+// the same filters and orders.
 func TestTheCommandOfTheListHasItsFlags(t *testing.T) {
 	t.Parallel()
 	f, _ := counted(t)

@@ -19,8 +19,8 @@ type tailData struct {
 	Enabled bool
 	Source  string
 	Rows    int
-	// Words are the texts of the rows: outcomes by their API names, reasons by "why " and the outcome, and segments by
-	// "segment " and the ID.
+	// Words are the texts of the rows: outcomes by their API names, reasons by "why " and the
+	// outcome, and segments by "segment " and the ID.
 	Words []tailWord
 	Curl  string
 	// Close is the link to the page without the section.

@@ -123,7 +123,8 @@ func (u *UI) targeting(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// tooLarge shows the named message instead of a form that a browser cannot send, or the one for read-only servers.
+// tooLarge shows the named message instead of a form that a browser cannot send, or the one for
+// read-only servers.
 func (u *UI) tooLarge(rw http.ResponseWriter, r *http.Request, f *entity.Flag, stale bool, name, readOnly string, args ...any) error {
 	p, head := u.flagPage(r, f, "targeting")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
@@ -202,7 +203,8 @@ func (u *UI) edit(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// omitErrorsOfNewParts removes the errors of parts that were added and are still empty. The review reports them.
+// omitErrorsOfNewParts removes the errors of parts that were added and are still empty. The review
+// reports them.
 func (d *targetingData) omitErrorsOfNewParts() {
 	isNew := map[string]bool{}
 	for i, v := range d.Form.Variants {
@@ -265,7 +267,8 @@ func (u *UI) applied(base *entity.Flag, typed *form) (*entity.Flag, []fieldError
 	return after, errs
 }
 
-// problemWords returns the message of a problem without the words of a parser, of which users need not know.
+// problemWords returns the message of a problem without the words of a parser, of which users need
+// not know.
 func (u *UI) problemWords(typed *form, field string, m catalog.Message) string {
 	if m.Name != "api.constraint.nonsense" && m.Name != "api.constraint.unreadable" {
 		return u.text.message(m)
@@ -316,7 +319,8 @@ func typedFlag(base *entity.Flag, d entity.Definition) *entity.Flag {
 	return &f
 }
 
-// withIDs numbers new parts, without conflicts with real IDs, so that a layout can distinguish them.
+// withIDs numbers new parts, without conflicts with real IDs, so that a layout can distinguish
+// them.
 func withIDs(f *entity.Flag) *entity.Flag {
 	const unreal = 1 << 40
 	g := *f
@@ -518,7 +522,8 @@ func (c *texts) countOf(name string) int {
 	return 1
 }
 
-// lowerFirst is for the middle of a sentence: "Adults in France" becomes "adults in France", and "VIP" stays.
+// lowerFirst is for the middle of a sentence: "Adults in France" becomes "adults in France", and
+// "VIP" stays.
 func lowerFirst(text string) string {
 	if len(text) > 1 && text[0] >= 'A' && text[0] <= 'Z' && text[1] >= 'a' && text[1] <= 'z' {
 		return strings.ToLower(text[:1]) + text[1:]

@@ -22,7 +22,8 @@ type (
 	percent float64
 )
 
-// maxShownText limits a text of a user in bytes where a page only shows it: a page may have it in many places.
+// maxShownText limits a text of a user in bytes where a page only shows it: a page may have it in
+// many places.
 const maxShownText = 1000
 
 // shown returns a text, shortened if it is longer than maxShownText.
@@ -36,13 +37,14 @@ func shorten(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// say returns a text with its markup and arguments, which are pairs of name and value. Names and code are shortened as by
-// shown.
+// say returns a text with its markup and arguments, which are pairs of name and value. Names and
+// code are shortened as by shown.
 func (c *texts) say(name string, args ...any) template.HTML {
 	return template.HTML(c.HTML(name, ofCatalog(args)...)) //nolint:gosec // escapes what is not of the catalog
 }
 
-// plain returns a text without markup, for titles and attributes. It shortens names and code as say does.
+// plain returns a text without markup, for titles and attributes. It shortens names and code as say
+// does.
 func (c *texts) plain(name string, args ...any) string { return c.Plain(name, ofCatalog(args)...) }
 
 // ofCatalog replaces arguments by those that the catalog writes.
@@ -62,7 +64,8 @@ func ofCatalog(args []any) []any {
 	return args
 }
 
-// problem returns the message of an error in the language of the page, as far as it is in the catalog.
+// problem returns the message of an error in the language of the page, as far as it is in the
+// catalog.
 func (c *texts) problem(err error) string { return c.message(catalog.Of(err)) }
 
 // message returns a message of another package without markup.
@@ -73,8 +76,8 @@ func (c *texts) message(m catalog.Message) string {
 	return c.plain(m.Name, slices.Clone(m.Args)...)
 }
 
-// message returns a message about a flag, with times in the zone of the page, and with segments by place and name instead
-// of their IDs, which no page shows.
+// message returns a message about a flag, with times in the zone of the page, and with segments by
+// place and name instead of their IDs, which no page shows.
 func (u *UI) message(p *page, f *entity.Flag, m catalog.Message) template.HTML {
 	args := slices.Clone(m.Args)
 	for i, arg := range args {

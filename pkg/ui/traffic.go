@@ -50,8 +50,8 @@ type drawnLine struct {
 	code  bool
 }
 
-// lines returns the lines of a series in the order of the chart: variants from the bottom, nothing on top. Beyond
-// seven variants, the rest is one line.
+// lines returns the lines of a series in the order of the chart: variants from the bottom, nothing
+// on top. Beyond seven variants, the rest is one line.
 func (u *UI) lines(f *entity.Flag, s *insight.Series) []drawnLine {
 	var lines []drawnLine
 	for i := range s.Lines {
@@ -408,13 +408,15 @@ func wholeBuckets(s *insight.Series) (now, before int64, n int) {
 	return now, before, n
 }
 
-// isUnknown reports whether a line of a series has the evaluations for which By is unknown: Flagr or an older version
-// counted them, or they were reported without an outcome. Then the other lines can be too low.
+// isUnknown reports whether a line of a series has the evaluations for which By is unknown: Flagr
+// or an older version counted them, or they were reported without an outcome. Then the other lines
+// can be too low.
 func isUnknown(by insight.By, l *insight.Line) bool {
 	return by == insight.ByOutcome && l.Outcome == datar.Unattributed || by == insight.ByVersion && l.SnapshotID == 0
 }
 
-// unknownBuckets returns the buckets of a series in which there are such evaluations; nil if there are none.
+// unknownBuckets returns the buckets of a series in which there are such evaluations; nil if there
+// are none.
 func unknownBuckets(s *insight.Series) (unknown map[int]bool) {
 	for i := range s.Lines {
 		if !isUnknown(s.By, &s.Lines[i]) {
@@ -432,8 +434,8 @@ func unknownBuckets(s *insight.Series) (unknown map[int]bool) {
 	return unknown
 }
 
-// tableLines are the lines of the chart. Evaluations without a variant are divided by their outcomes, unless that is
-// unknown for some of them.
+// tableLines are the lines of the chart. Evaluations without a variant are divided by their
+// outcomes, unless that is unknown for some of them.
 func (u *UI) tableLines(f *entity.Flag, s *insight.Series) []drawnLine {
 	lines := u.lines(f, s)
 	if s.By != insight.ByVariant || len(s.Nothing) == 0 || slices.ContainsFunc(s.Nothing, func(l insight.Line) bool { return l.Outcome == datar.Unattributed }) {
@@ -709,7 +711,8 @@ func (u *UI) stops(r *http.Request, f *entity.Flag, d *nothingData) {
 	}
 }
 
-// stoppedBy describes a constraint. Plain text is shown as on the page of targeting, if the flag still has the constraint.
+// stoppedBy describes a constraint. Plain text is shown as on the page of targeting, if the flag
+// still has the constraint.
 func (u *UI) stoppedBy(f *entity.Flag, place int, c *insight.ConstraintReasons) string {
 	if place >= 0 {
 		for i := range f.Segments[place].Constraints {
@@ -841,7 +844,8 @@ func (u *UI) askedInVain(r *http.Request) *insight.UnknownSum {
 	return sum
 }
 
-// askedTimes describes how often applications asked for a key in the last days; empty if they did not.
+// askedTimes describes how often applications asked for a key in the last days; empty if they did
+// not.
 func (u *UI) askedTimes(r *http.Request, key string) template.HTML {
 	if sum := u.askedInVain(r); sum != nil && sum.ByText[key] > 0 {
 		return u.text.say("new.asked", "n", sum.ByText[key])
@@ -875,8 +879,8 @@ func (u *UI) askedLike(r *http.Request, p *page, text string) (rows []unknownRow
 	return rows
 }
 
-// askedDeleted returns how often applications asked for deleted flags in the last days, by ID. It returns nil if that
-// is unknown.
+// askedDeleted returns how often applications asked for deleted flags in the last days, by ID. It
+// returns nil if that is unknown.
 func (u *UI) askedDeleted(r *http.Request) map[int64]int64 {
 	if sum := u.askedInVain(r); sum != nil {
 		return sum.ByDeletedFlag

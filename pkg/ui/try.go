@@ -30,8 +30,8 @@ const (
 	// maxExampleBytes limits the keys and values of an example for a context.
 	maxExampleBytes = 16 << 10
 	madeUp          = 20
-	// maxTriedBytes limits the text of entities and context. bytesPerTriedByte is what a byte of it can take once it is
-	// decoded.
+	// maxTriedBytes limits the text of entities and context. bytesPerTriedByte is what a byte of it
+	// can take once it is decoded.
 	maxTriedBytes, bytesPerTriedByte = 1 << 20, 48
 	// exampleBatch is shown in the empty field for many entities.
 	exampleBatch = `{"entities": [{"entityID": "a1234", "entityContext": {"country": "FR"}}]}`
@@ -82,8 +82,8 @@ func (u *UI) tryForm(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// exampleContext has the properties of the constraints, with values that make the first constraints hold. It omits long
-// ones.
+// exampleContext has the properties of the constraints, with values that make the first constraints
+// hold. It omits long ones.
 func exampleContext(f *entity.Flag) string {
 	context, left := map[string]json.RawMessage{}, maxExampleBytes
 	for i := range f.Segments {
@@ -276,15 +276,16 @@ func (u *UI) triedEntities(r *http.Request, d *tryData) ([]eval.Entity, error) {
 	return entities, nil
 }
 
-// triedEntity is an entity in the body of POST /evaluation, POST /evaluation/batch and POST /flags/{flagID}/try.
+// triedEntity is an entity in the body of POST /evaluation, POST /evaluation/batch and POST
+// /flags/{flagID}/try.
 type triedEntity struct {
 	ID      string `json:"entityID"`
 	Type    string `json:"entityType,omitempty"`
 	Context any    `json:"entityContext,omitempty"`
 }
 
-// parseEntities parses the JSON of one entity, of a list of entities, or of an object with such a list. It ignores all
-// other members, such as the flags of a batch.
+// parseEntities parses the JSON of one entity, of a list of entities, or of an object with such a
+// list. It ignores all other members, such as the flags of a batch.
 func parseEntities(text string, words *texts) ([]eval.Entity, error) {
 	var body struct {
 		triedEntity
@@ -321,8 +322,8 @@ func (u *UI) tryCurl(r *http.Request, f *entity.Flag, entities []eval.Entity) st
 	return u.postCurl(r, fmt.Sprintf("/flags/%d/try", f.ID), body)
 }
 
-// postCurl returns the command that sends a body as JSON, or "" if JSON cannot represent the body, or only with more than
-// maxCurlBytes.
+// postCurl returns the command that sends a body as JSON, or "" if JSON cannot represent the body,
+// or only with more than maxCurlBytes.
 func (u *UI) postCurl(r *http.Request, path string, body any) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)
@@ -351,7 +352,8 @@ func parseContext(text string, words *texts) (any, error) {
 // jsonTypes maps the types of triedEntity to their names in JSON.
 var jsonTypes = map[reflect.Kind]string{reflect.String: "string", reflect.Struct: "object", reflect.Pointer: "object", reflect.Slice: "array"}
 
-// parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line and column.
+// parseJSON decodes exactly one JSON value, with numbers as they are written. The error has line
+// and column.
 func parseJSON(text string, into any, words *texts) error {
 	text = strings.TrimPrefix(text, entity.ByteOrderMark)
 	decoder := json.NewDecoder(strings.NewReader(text))
@@ -439,7 +441,8 @@ func stopsOf(f *entity.Flag, result *eval.Result, place int) []eval.Stop {
 	return nil
 }
 
-// step explains why a segment did not match. valueOf returns the value of a property in the context.
+// step explains why a segment did not match. valueOf returns the value of a property in the
+// context.
 func (u *UI) step(f *entity.Flag, stop eval.Stop, valueOf func(property string) string) template.HTML {
 	for place := range f.Segments {
 		s := &f.Segments[place]

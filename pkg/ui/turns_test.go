@@ -15,7 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 )
 
-// TestPagesAreRenderedInTurn: pages leave a processor for small requests, and return their turn, also those of errors.
+// TestPagesAreRenderedInTurn: pages leave a processor for small requests, and return their turn,
+// also those of errors.
 func TestPagesAreRenderedInTurn(t *testing.T) {
 	t.Parallel()
 	turns := budget.NewTurns(1)
@@ -55,7 +56,8 @@ func TestPagesAreRenderedInTurn(t *testing.T) {
 	}
 }
 
-// TestPagesReadInTurn: a page waits for its turn before it reads, a form does not, and the turn ends when the page is sent.
+// TestPagesReadInTurn: a page waits for its turn before it reads, a form does not, and the turn
+// ends when the page is sent.
 func TestPagesReadInTurn(t *testing.T) {
 	t.Parallel()
 	reads := budget.NewTurns(1)
@@ -103,7 +105,8 @@ func TestPagesReadInTurn(t *testing.T) {
 	}
 }
 
-// TestNumbersOfTheListHaveNoTurn reads the numbers of the list, which another goroutine does, for the race detector.
+// TestNumbersOfTheListHaveNoTurn reads the numbers of the list, which another goroutine does, for
+// the race detector.
 func TestNumbersOfTheListHaveNoTurn(t *testing.T) {
 	t.Parallel()
 	f, numbers := counted(t)
@@ -132,8 +135,8 @@ func (w *checkedWriter) Write(p []byte) (int, error) {
 	return w.ResponseRecorder.Write(p)
 }
 
-// TestLargeAttachmentsOfFormsAreConvertedInTurn saves a form with a large attachment, which waits for its turn before anything is
-// saved. A client that leaves meanwhile has saved nothing.
+// TestLargeAttachmentsOfFormsAreConvertedInTurn saves a form with a large attachment, which waits
+// for its turn before anything is saved. A client that leaves meanwhile has saved nothing.
 func TestLargeAttachmentsOfFormsAreConvertedInTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

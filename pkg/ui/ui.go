@@ -1,5 +1,6 @@
-// Package ui serves the web pages: flags, their evaluations, and the forms that change them. The server renders the
-// pages, which work without scripts. Charts are SVG from package chart. Scripts and styles are embedded unchanged.
+// Package ui serves the web pages: flags, their evaluations, and the forms that change them. The
+// server renders the pages, which work without scripts. Charts are SVG from package chart. Scripts
+// and styles are embedded unchanged.
 package ui
 
 import (
@@ -45,10 +46,12 @@ const (
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-// Store reads and changes flags. Its errors match those of package entity if the request is invalid.
+// Store reads and changes flags. Its errors match those of package entity if the request is
+// invalid.
 type Store interface {
 	Flag(ctx context.Context, id int64) (*entity.Flag, error)
-	// DeletedFlags returns a page of the deleted flags, the latest deletion first, and the number of all.
+	// DeletedFlags returns a page of the deleted flags, the latest deletion first, and the number
+	// of all.
 	DeletedFlags(ctx context.Context, limit, offset int) (page []entity.Flag, all int, err error)
 	// DeletedAmong returns the deleted flags that have one of the keys or IDs, without their parts.
 	DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error)
@@ -97,7 +100,8 @@ type Options struct {
 	Actor func(*http.Request) string
 	// CountsAll reports whether flags are counted regardless of their data records.
 	CountsAll bool
-	// SQL provides the SQL of numbers. It is nil if the counts are in another database than the flags.
+	// SQL provides the SQL of numbers. It is nil if the counts are in another database than the
+	// flags.
 	SQL Statements
 	// Settings lists the configuration; Version is the version of the server.
 	Settings []Setting
@@ -108,8 +112,8 @@ type Options struct {
 	Retention time.Duration
 	// RefreshInterval is the maximum time until other servers use a change.
 	RefreshInterval time.Duration
-	// EntityTypes are the only entity types to choose from. If it is empty, any can be typed, and those in use are
-	// suggested.
+	// EntityTypes are the only entity types to choose from. If it is empty, any can be typed, and
+	// those in use are suggested.
 	EntityTypes []string
 	// Texts are the texts of the pages in another language than English, which is nil.
 	Texts *catalog.Catalog
@@ -202,8 +206,9 @@ func hashOf(files fs.FS) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:12], err
 }
 
-// Handler serves the pages in front of the API: /, /ui/ and below, and the static files. All other requests go to
-// next. Paths that are not clean also go to next, so that access control and routing see the same path.
+// Handler serves the pages in front of the API: /, /ui/ and below, and the static files. All other
+// requests go to next. Paths that are not clean also go to next, so that access control and routing
+// see the same path.
 func (u *UI) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		p := r.URL.Path
@@ -338,8 +343,8 @@ func (u *UI) static(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(content) //nolint:gosec // a file of the binary
 }
 
-// root has no data, because access control leaves / open by default. A script converts old links, whose hash only
-// the browser sees, to new ones.
+// root has no data, because access control leaves / open by default. A script converts old links,
+// whose hash only the browser sees, to new ones.
 func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 	base := ""
 	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil && !strings.HasSuffix(asked.Path, "/") {
@@ -349,7 +354,8 @@ func (u *UI) root(rw http.ResponseWriter, r *http.Request) {
 	u.render(rw, r, http.StatusOK, "root.html", &page{Root: base + "ui/", Static: base + "static/ui/" + u.hash + "/"})
 }
 
-// readForm parses the fields of a form. The error matches entity.ErrInvalid, or is an *http.MaxBytesError.
+// readForm parses the fields of a form. The error matches entity.ErrInvalid, or is an
+// *http.MaxBytesError.
 func (u *UI) readForm(r *http.Request) error {
 	err := r.ParseForm()
 	if err == nil {
@@ -361,8 +367,8 @@ func (u *UI) readForm(r *http.Request) error {
 	return entity.Invalid("%s", u.text.plain("error.form", "why", err.Error(), "most", maxFormFields))
 }
 
-// checkTexts takes the memory that a page with the texts of a form needs. The error is budget.ErrExhausted, or matches
-// entity.ErrInvalid if there are more than maxFormTexts.
+// checkTexts takes the memory that a page with the texts of a form needs. The error is
+// budget.ErrExhausted, or matches entity.ErrInvalid if there are more than maxFormTexts.
 func (u *UI) checkTexts(r *http.Request) error {
 	size := 0
 	for _, values := range r.PostForm {

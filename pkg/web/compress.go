@@ -15,9 +15,9 @@ import (
 // one packet anyway, so compressing them would only cost time.
 const minGzipBytes = 1400
 
-// Gzip compresses responses of at least 1,400 bytes for clients that accept gzip. It compresses at the fastest level: a
-// list of flags takes half the CPU of the default level and up to half more bytes. Other goroutines run after every
-// 64 KiB of a response.
+// Gzip compresses responses of at least 1,400 bytes for clients that accept gzip. It compresses at
+// the fastest level: a list of flags takes half the CPU of the default level and up to half more
+// bytes. Other goroutines run after every 64 KiB of a response.
 type Gzip struct {
 	wrap func(http.Handler) http.HandlerFunc
 }
@@ -74,11 +74,13 @@ func vary(header http.Header) {
 	}
 }
 
-// yieldBytes is how much of a response is compressed before other goroutines run, about a millisecond.
+// yieldBytes is how much of a response is compressed before other goroutines run, about a
+// millisecond.
 const yieldBytes = 64 << 10
 
-// yielding lets other goroutines run while next writes a long response. Otherwise, compressing a few of them at the same time
-// would delay small requests until the scheduler interrupts it, after 10 to 20 ms.
+// yielding lets other goroutines run while next writes a long response. Otherwise, compressing a
+// few of them at the same time would delay small requests until the scheduler interrupts it, after
+// 10 to 20 ms.
 func yielding(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(&yieldingWriter{ResponseWriter: rw}, r)
@@ -110,8 +112,9 @@ func (w *yieldingWriter) Write(p []byte) (written int, err error) {
 	}
 }
 
-// Constant is a response body that stays the same while the process runs. It is compressed once, when the first client
-// that accepts gzip receives it, and then kept in both forms. It is safe for concurrent use.
+// Constant is a response body that stays the same while the process runs. It is compressed once,
+// when the first client that accepts gzip receives it, and then kept in both forms. It is safe for
+// concurrent use.
 type Constant struct {
 	body   []byte
 	packed func() []byte
@@ -128,7 +131,8 @@ func NewConstant(body []byte) *Constant {
 	})}
 }
 
-// Write sends the body with the headers that are set in rw. It is compressed if Gzip.Wrap would compress it.
+// Write sends the body with the headers that are set in rw. It is compressed if Gzip.Wrap would
+// compress it.
 func (c *Constant) Write(rw http.ResponseWriter) {
 	body := c.body
 	if len(body) >= minGzipBytes && compresses(rw) {
@@ -139,7 +143,8 @@ func (c *Constant) Write(rw http.ResponseWriter) {
 	_, _ = rw.Write(body) // fails if the client disconnected
 }
 
-// compresses reports whether Gzip.Wrap compresses what is written to rw: the client accepts gzip, and the request is not HEAD.
+// compresses reports whether Gzip.Wrap compresses what is written to rw: the client accepts gzip,
+// and the request is not HEAD.
 func compresses(rw http.ResponseWriter) bool {
 	for {
 		switch w := rw.(type) {

@@ -33,8 +33,8 @@ func (p *parts) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// TestLongResponsesAreWrittenInParts checks that other goroutines can run between parts of a long response, however it is
-// written, and that nothing is lost.
+// TestLongResponsesAreWrittenInParts checks that other goroutines can run between parts of a long
+// response, however it is written, and that nothing is lost.
 func TestLongResponsesAreWrittenInParts(t *testing.T) {
 	t.Parallel()
 	const whole = 3*yieldBytes + 1
@@ -89,7 +89,8 @@ func TestLongResponsesAreCompressed(t *testing.T) {
 	}
 }
 
-// TestConstantsAreCompressedOnce checks who gets a Constant compressed, and that all of them get the bytes of one compression.
+// TestConstantsAreCompressedOnce checks who gets a Constant compressed, and that all of them get
+// the bytes of one compression.
 func TestConstantsAreCompressedOnce(t *testing.T) {
 	t.Parallel()
 	compression, err := NewGzip()

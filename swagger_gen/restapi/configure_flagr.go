@@ -1,4 +1,5 @@
-// This file is the only hand-written one under swagger_gen: the wiring between the generated server and pkg/app.
+// This file is the only hand-written one under swagger_gen: the wiring between the generated server
+// and pkg/app.
 
 package restapi
 
@@ -17,8 +18,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
 )
 
-// configureFlags runs before the generated main parses the command line. It parses and checks the command line and the
-// environment itself, because the generated parser ignores arguments that are no options, and its messages do not name variables.
+// configureFlags runs before the generated main parses the command line. It parses and checks the
+// command line and the environment itself, because the generated parser ignores arguments that are
+// no options, and its messages do not name variables.
 func configureFlags(api *operations.FlagrAPI) {
 	exitOn(config.SetListenDefaults())
 	line := &app.CommandLine{}

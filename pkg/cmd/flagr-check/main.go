@@ -95,7 +95,8 @@ func check(document []byte, out io.Writer) int {
 	return exitValid
 }
 
-// checkDefinition reports on the body of a request that saves a definition, and returns the exit code.
+// checkDefinition reports on the body of a request that saves a definition, and returns the exit
+// code.
 func checkDefinition(body []byte, out io.Writer) int {
 	d, err := parseDefinition(body)
 	if err != nil {

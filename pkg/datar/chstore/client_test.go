@@ -106,7 +106,8 @@ func openHosts(t *testing.T, hosts ...string) (*chstore.Store, error) {
 	return s, err
 }
 
-// TestInsertsSkipAProxyWithAPage has a proxy in front of one host that responds to inserts with a page and status 200.
+// TestInsertsSkipAProxyWithAPage has a proxy in front of one host that responds to inserts with a
+// page and status 200.
 func TestInsertsSkipAProxyWithAPage(t *testing.T) {
 	t.Parallel()
 	page, works := imitate(t), imitate(t)

@@ -202,8 +202,8 @@ func (s *Store) addLate(ctx context.Context, from source, day int32, rows []data
 	return s.client.insert(ctx, "datar_days", "day, flag_id, writer, sequence, n, ingested, last_ms", b)
 }
 
-// dropCounts drops the partitions of datar_counts before a day. On a cluster, it tells all shards to
-// drop them, and does not wait until they did.
+// dropCounts drops the partitions of datar_counts before a day. On a cluster, it tells all shards
+// to drop them, and does not wait until they did.
 func (s *Store) dropCounts(ctx context.Context, beforeDay int64) error {
 	if s.client.options.Cluster == "" {
 		return s.dropBefore(ctx, "datar_counts", beforeDay*spansPerDay)

@@ -1,12 +1,13 @@
-// Package datarhttp serves the counts of a Datar engine over HTTP, with the paths and the JSON of the Flagr server:
+// Package datarhttp serves the counts of a Datar engine over HTTP, with the paths and the JSON of
+// the Flagr server:
 //
 //	GET /datar/summary                  flags by traffic; parameters from, to, limit, offset
 //	GET /datar/flags/{flagID}/summary   one flag by variant, segment and day; parameters from, to
 //	GET /datar/status                   the engine's statistics
 //
-// It needs only the standard library, so it works with any net/http server. Handler is for a router, and Mount for
-// a server that has one handler for all requests, such as a go-swagger server. Neither checks who calls: put them
-// behind the access control of the host.
+// It needs only the standard library, so it works with any net/http server. Handler is for a
+// router, and Mount for a server that has one handler for all requests, such as a go-swagger
+// server. Neither checks who calls: put them behind the access control of the host.
 package datarhttp
 
 import (
@@ -30,8 +31,9 @@ type Engine interface {
 	Stats() datar.Stats
 }
 
-// Completer is an Engine that reports how complete its results are. The endpoints add the member complete to their
-// responses if the engine implements it and its store keeps the records of servers. *datar.Engine implements it.
+// Completer is an Engine that reports how complete its results are. The endpoints add the member
+// complete to their responses if the engine implements it and its store keeps the records of
+// servers. *datar.Engine implements it.
 type Completer interface {
 	QueryCompleteness(ctx context.Context, from, to *time.Time) (*datar.Completeness, error)
 }
@@ -44,24 +46,24 @@ var (
 // Option changes how the endpoints are served.
 type Option func(*endpoints)
 
-// WithLogger sets the log for failed queries, whose errors clients do not see. Without it, or with nil, it is
-// slog.Default().
+// WithLogger sets the log for failed queries, whose errors clients do not see. Without it, or with
+// nil, it is slog.Default().
 func WithLogger(logger *slog.Logger) Option {
 	return func(e *endpoints) { e.logger = logger }
 }
 
-// Handler serves the three endpoints at the paths above, and 404 at all others. With a nil engine they return 503,
-// so a host can mount them whether it counts or not.
+// Handler serves the three endpoints at the paths above, and 404 at all others. With a nil engine
+// they return 503, so a host can mount them whether it counts or not.
 func Handler(engine Engine, options ...Option) http.Handler {
 	return Mount(http.HandlerFunc(pathNotFound), "", engine, options...)
 }
 
-// Mount serves the three endpoints below a prefix such as /api/v1, and passes all other requests to next,
-// unchanged. An empty prefix or "/" serves them at the root. A trailing slash, or a missing leading one, makes no
-// difference.
+// Mount serves the three endpoints below a prefix such as /api/v1, and passes all other requests to
+// next, unchanged. An empty prefix or "/" serves them at the root. A trailing slash, or a missing
+// leading one, makes no difference.
 //
-// Call it in setupGlobalMiddleware of a go-swagger server, inside the server's access control, with its basePath as
-// the prefix:
+// Call it in setupGlobalMiddleware of a go-swagger server, inside the server's access control, with
+// its basePath as the prefix:
 //
 //	func setupGlobalMiddleware(handler http.Handler) http.Handler {
 //		return authenticate(datarhttp.Mount(handler, "/api/v1", engine))
@@ -164,12 +166,12 @@ func (e *endpoints) status(rw http.ResponseWriter, r *http.Request, _ string) {
 	reply(rw, http.StatusOK, body)
 }
 
-// StatusTimeout limits the query for the member complete of GET /datar/status, which is omitted if the store does
-// not answer in time.
+// StatusTimeout limits the query for the member complete of GET /datar/status, which is omitted if
+// the store does not answer in time.
 const StatusTimeout = time.Second
 
-// complete returns how complete the results of a window are. It returns nil without an error if the engine is not a
-// Completer.
+// complete returns how complete the results of a window are. It returns nil without an error if the
+// engine is not a Completer.
 func (e *endpoints) complete(ctx context.Context, from, to *time.Time) (*Complete, error) {
 	completer, ok := e.engine.(Completer)
 	if !ok {
@@ -265,8 +267,8 @@ func shortened(value string) string {
 	return value
 }
 
-// only returns the parameter's value; an empty value counts as missing. Call it in the order of the names, so that the
-// responses are those of the Flagr server.
+// only returns the parameter's value; an empty value counts as missing. Call it in the order of the
+// names, so that the responses are those of the Flagr server.
 func (p *parameters) only(name string) string {
 	values := p.values[name]
 	switch {
@@ -278,8 +280,8 @@ func (p *parameters) only(name string) string {
 	return values[0]
 }
 
-// layouts are the time formats that the swagger operations accept; those without a zone are UTC. Parsing accepts
-// fractions of a second even if the layout has none.
+// layouts are the time formats that the swagger operations accept; those without a zone are UTC.
+// Parsing accepts fractions of a second even if the layout has none.
 var layouts = [...]string{
 	time.RFC3339, "2006-01-02T15:04:05.000Z0700", "2006-01-02T15:04:05.000000Z0700",
 	"2006-01-02T15:04:05", "2006-01-02T15:04Z", "2006-01-02T15:04", time.DateTime, time.DateOnly,

@@ -9,9 +9,9 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// The bodies of responses. Names, order and omitted members are those of the swagger definitions, and the golden
-// file in integration_tests/datargolden fixes both. segmentName and variantName are additions, for catalogs with
-// names.
+// The bodies of responses. Names, order and omitted members are those of the swagger definitions,
+// and the golden file in integration_tests/datargolden fixes both. segmentName and variantName are
+// additions, for catalogs with names.
 
 type summary struct {
 	Complete *complete     `json:"complete,omitempty"`
@@ -105,8 +105,8 @@ type hole struct {
 	Why  string    `json:"why"`
 }
 
-// Complete is how complete the counts of a response are: a datar.Completeness, and additional information of a
-// host.
+// Complete is how complete the counts of a response are: a datar.Completeness, and additional
+// information of a host.
 type Complete struct {
 	// Since is the start of uninterrupted counting, or zero if nothing is counted now.
 	Since time.Time
@@ -125,7 +125,8 @@ type Hole struct {
 	Why string
 }
 
-// CompleteOf converts an engine's Completeness. Its holes are times without a server, or with dropped evaluations.
+// CompleteOf converts an engine's Completeness. Its holes are times without a server, or with
+// dropped evaluations.
 func CompleteOf(c *datar.Completeness) *Complete {
 	all := &Complete{Since: c.Since, UpTo: c.UpTo, Servers: c.Servers, Silent: c.Silent, Pending: c.Pending, Dropped: c.Dropped}
 	for _, d := range c.Drops {
@@ -138,8 +139,8 @@ func CompleteOf(c *datar.Completeness) *Complete {
 	return all
 }
 
-// WithComplete adds the member complete to a body of SummaryBody, FlagSummaryBody or StatusBody. Nil adds nothing,
-// and other bodies are returned unchanged.
+// WithComplete adds the member complete to a body of SummaryBody, FlagSummaryBody or StatusBody.
+// Nil adds nothing, and other bodies are returned unchanged.
 func WithComplete(body any, c *Complete) any {
 	if c == nil {
 		return body
@@ -182,7 +183,8 @@ func timestampOf(t time.Time) *timestamp {
 	return new(timestamp(t))
 }
 
-// SummaryBody returns the body of the response to GET /datar/summary, for encoding/json without escaping HTML.
+// SummaryBody returns the body of the response to GET /datar/summary, for encoding/json without
+// escaping HTML.
 func SummaryBody(flags []datar.FlagSummary) any {
 	s := summary{Flags: make([]summaryFlag, len(flags))}
 	for i, f := range flags {
@@ -194,7 +196,8 @@ func SummaryBody(flags []datar.FlagSummary) any {
 	return s
 }
 
-// FlagSummaryBody returns the body of the response to GET /datar/flags/{flagID}/summary, for encoding/json.
+// FlagSummaryBody returns the body of the response to GET /datar/flags/{flagID}/summary, for
+// encoding/json.
 func FlagSummaryBody(b *datar.FlagBreakdown) any {
 	out := breakdown{
 		FlagID:           b.FlagID,
@@ -222,7 +225,8 @@ func FlagSummaryBody(b *datar.FlagBreakdown) any {
 	return out
 }
 
-// StatusBody returns the body of the response to GET /datar/status, for encoding/json without escaping HTML.
+// StatusBody returns the body of the response to GET /datar/status, for encoding/json without
+// escaping HTML.
 func StatusBody(s datar.Stats) any {
 	out := status{
 		Adopted:              s.Adopted,

@@ -1,5 +1,5 @@
-// Package datarprom exports the statistics of a datar.Engine as Prometheus series. It is a separate module, so that
-// a program with another metrics library does not require Prometheus.
+// Package datarprom exports the statistics of a datar.Engine as Prometheus series. It is a separate
+// module, so that a program with another metrics library does not require Prometheus.
 package datarprom
 
 import (
@@ -20,10 +20,10 @@ type collector struct {
 	recorded, stored, dropped, pending, keys, flushes, lastFlush, oldestPending, lostJournals, inMemory, clockOffset *prometheus.Desc
 }
 
-// NewCollector returns a collector of an engine's series, whose names begin with datar_. Each series has the
-// labels, which distinguish several engines of one process, for example by tenant; they may be nil. A series has no
-// label for flags or other parts of a key, because those are unbounded, and the engine's queries return exact
-// counts.
+// NewCollector returns a collector of an engine's series, whose names begin with datar_. Each
+// series has the labels, which distinguish several engines of one process, for example by tenant;
+// they may be nil. A series has no label for flags or other parts of a key, because those are
+// unbounded, and the engine's queries return exact counts.
 func NewCollector(engine Engine, labels prometheus.Labels) prometheus.Collector {
 	describe := func(name, help string, variable ...string) *prometheus.Desc {
 		return prometheus.NewDesc("datar_"+name, help, variable, labels)

@@ -1,6 +1,6 @@
-// Package forward lets a Datar engine without a database send its batches to POST /datar/evaluations of a central
-// server. A batch keeps the writer and number of the engine, so the central server counts it once, even if
-// requests, responses or processes fail on both sides.
+// Package forward lets a Datar engine without a database send its batches to POST
+// /datar/evaluations of a central server. A batch keeps the writer and number of the engine, so the
+// central server counts it once, even if requests, responses or processes fail on both sides.
 //
 // It is part of the eval-only server, and may change in any version.
 package forward
@@ -28,7 +28,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// ErrElsewhere is the error of all queries: the counts are on the central server. It matches errors.ErrUnsupported.
+// ErrElsewhere is the error of all queries: the counts are on the central server. It matches
+// errors.ErrUnsupported.
 var ErrElsewhere error = elsewhereError{}
 
 type elsewhereError struct{}
@@ -46,8 +47,8 @@ const (
 	operation = "/datar/evaluations"
 	// requestTimeout limits one request.
 	requestTimeout = 30 * time.Second
-	// maxAnswerBytes limits what is read of a response: results for MaxRows rows take less, regardless of their
-	// keys.
+	// maxAnswerBytes limits what is read of a response: results for MaxRows rows take less,
+	// regardless of their keys.
 	maxAnswerBytes = 4 << 20
 )
 
@@ -57,12 +58,13 @@ type Options struct {
 	URL string
 	// Header is sent with each request, such as an Authorization. It is never logged.
 	Header http.Header
-	// Dir is the folder of the file with the keys of flags and variants, next to the journals. Empty means in
-	// memory only, like the counts.
+	// Dir is the folder of the file with the keys of flags and variants, next to the journals.
+	// Empty means in memory only, like the counts.
 	Dir string
 	// Client sends the requests; nil means a client that follows no redirects.
 	Client *http.Client
-	// Logger receives a line for each reason for which the central server does not count rows. Nil means no log.
+	// Logger receives a line for each reason for which the central server does not count rows. Nil
+	// means no log.
 	Logger *slog.Logger
 }
 
@@ -143,9 +145,9 @@ func (s *Store) Unknown(context.Context, datar.UnknownQuery) ([]datar.UnknownRow
 // Servers implements datar.DetailStore. Its error is ErrElsewhere.
 func (s *Store) Servers(context.Context) ([]datar.ServerRecord, error) { return nil, ErrElsewhere }
 
-// Outcome returns the IDs under which to record an outcome, because flags and variants have no other IDs that stay
-// the same when a flag document changes. The segment is the flag's segment in the document; the central server
-// checks whether it exists.
+// Outcome returns the IDs under which to record an outcome, because flags and variants have no
+// other IDs that stay the same when a flag document changes. The segment is the flag's segment in
+// the document; the central server checks whether it exists.
 func (s *Store) Outcome(flagKey, variantKey string) (flagID, variantID int64, err error) {
 	flagID, err = s.keys.id(flagKey)
 	if err == nil && variantKey != "" {
@@ -167,8 +169,9 @@ func (s *Store) Apply(ctx context.Context, batch datar.Batch) error {
 	return err
 }
 
-// ApplySome implements datar.PartialApplier. Rows that the central server does not count, such as those of an
-// unknown flag, are refused. The error matches datar.ErrRefused if the central server can never accept the batch.
+// ApplySome implements datar.PartialApplier. Rows that the central server does not count, such as
+// those of an unknown flag, are refused. The error matches datar.ErrRefused if the central server
+// can never accept the batch.
 func (s *Store) ApplySome(ctx context.Context, batch datar.Batch) (refused int64, err error) {
 	body, rows, err := s.encode(batch)
 	if err != nil {
@@ -234,8 +237,8 @@ func (s *Store) send(ctx context.Context, batch datar.Batch, body []byte) (resul
 	return result, nil
 }
 
-// explained reports whether a response is an error of a central server. Another 400, for example from a port that
-// requires TLS, must not drop counts.
+// explained reports whether a response is an error of a central server. Another 400, for example
+// from a port that requires TLS, must not drop counts.
 func explained(answer []byte) bool {
 	var body struct {
 		Message string `json:"message"`
@@ -243,8 +246,8 @@ func explained(answer []byte) bool {
 	return json.Unmarshal(answer, &body) == nil && body.Message != ""
 }
 
-// encode returns the body of a batch, and its number of rows. A count that is too large for one row, such as that
-// of an hour during an outage of the central server, is divided.
+// encode returns the body of a batch, and its number of rows. A count that is too large for one
+// row, such as that of an hour during an outage of the central server, is divided.
 func (s *Store) encode(batch datar.Batch) (encoded []byte, rows int, err error) {
 	e := envelope{FlagEvaluations: make([]ingest.Evaluation, 0, len(batch.Rows)), Sender: ingest.NewSender(batch.Server)}
 	for _, u := range batch.Unknown {

@@ -217,8 +217,8 @@ func TestNothingIsLostOrCountedTwice(t *testing.T) {
 	}
 }
 
-// The central server takes a batch and its answer is lost; then it is away for ten hours, in which the edge is killed now and then.
-// Each count must be on its hour afterward, once.
+// The central server takes a batch and its answer is lost; then it is away for ten hours, in which
+// the edge is killed now and then. Each count must be on its hour afterward, once.
 func TestHoursWithoutTheCentralServer(t *testing.T) {
 	t.Parallel()
 	const hours, segments = 10, 150
@@ -289,7 +289,8 @@ func TestAnswersThatAreNoCentres(t *testing.T) {
 	}
 }
 
-// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with an error.
+// TestErrorsHaveNoURL checks that the password and the query of the URL do not reach the log with
+// an error.
 func TestErrorsHaveNoURL(t *testing.T) {
 	t.Parallel()
 	closed := httptest.NewServer(nil)
@@ -352,7 +353,8 @@ func TestLargeFlushesAreSplit(t *testing.T) {
 	}
 }
 
-// The central server takes no row of more than 10,000,000, and a busy flag reaches that while the central server is away.
+// The central server takes no row of more than 10,000,000, and a busy flag reaches that while the
+// central server is away.
 func TestLargeCountsAreDivided(t *testing.T) {
 	t.Parallel()
 	c := newCentral(t)
@@ -454,7 +456,8 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// What an edge counts beyond assignments reaches the central server, once, also when answers are lost.
+// What an edge counts beyond assignments reaches the central server, once, also when answers are
+// lost.
 func TestDetailsReachTheCentralServer(t *testing.T) {
 	t.Parallel()
 	c := newCentral(t)

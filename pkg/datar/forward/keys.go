@@ -15,9 +15,9 @@ import (
 	"sync"
 )
 
-// keys assigns IDs to keys that are the same in every process, at any time, and finds the keys of IDs. An ID is
-// computed from the key's hash, and a file next to the journals has the key of each ID. The file only grows, by one
-// line for each key that was ever recorded. Processes can share it.
+// keys assigns IDs to keys that are the same in every process, at any time, and finds the keys of
+// IDs. An ID is computed from the key's hash, and a file next to the journals has the key of each
+// ID. The file only grows, by one line for each key that was ever recorded. Processes can share it.
 type keys struct {
 	path string     // empty means in memory only
 	ids  sync.Map   // int64 by string
@@ -36,8 +36,8 @@ func openKeys(dir, identity string) (*keys, error) {
 	return k, k.loadLocked()
 }
 
-// hash returns an ID of at least 1. With 100,000 keys, the probability that two have the same ID is about one in a
-// billion.
+// hash returns an ID of at least 1. With 100,000 keys, the probability that two have the same ID is
+// about one in a billion.
 func hash(key string) int64 {
 	sum := sha256.Sum256([]byte(key))
 	return int64(binary.BigEndian.Uint64(sum[:])>>1) | 1
@@ -78,8 +78,8 @@ func (k *keys) key(id int64) (string, bool) {
 	return key.(string), true
 }
 
-// learn stores a key in memory, and returns its ID. The key is stored before the ID, so that the key of every known
-// ID can be found.
+// learn stores a key in memory, and returns its ID. The key is stored before the ID, so that the
+// key of every known ID can be found.
 func (k *keys) learn(key string) int64 {
 	id := hash(key)
 	k.keys.Store(id, key)
@@ -112,8 +112,8 @@ func (k *keys) loadLocked() error {
 	}
 }
 
-// appendLine appends a line to a file with one write, which the kernel does not mix with writes of other processes.
-// It first ends a torn line.
+// appendLine appends a line to a file with one write, which the kernel does not mix with writes of
+// other processes. It first ends a torn line.
 func appendLine(path, line string) (err error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {

@@ -138,9 +138,9 @@ var dialects = map[string]dialect{
 			// Otherwise the lock of a server that has lost its network is held until the database
 			// closes the connection, by default after two hours.
 			"SET LOCAL idle_in_transaction_session_timeout = '1min'",
-			// Unlike a transaction that waits for a row, one that waits for a table has no snapshot.
-			// A snapshot prevents that old versions of rows are removed, which every flush makes, and
-			// each flush reads them.
+			// Unlike a transaction that waits for a row, one that waits for a table has no
+			// snapshot. A snapshot prevents that old versions of rows are removed, which every
+			// flush makes, and each flush reads them.
 			"LOCK TABLE datar_meta IN EXCLUSIVE MODE",
 		},
 		oneMoment: sql.LevelRepeatableRead,

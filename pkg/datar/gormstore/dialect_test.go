@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestDialectsAreComplete requires each field of each dialect, except the fields whose zero value is documented. A new dialect
-// could otherwise forget one.
+// TestDialectsAreComplete requires each field of each dialect, except the fields whose zero value
+// is documented. A new dialect could otherwise forget one.
 func TestDialectsAreComplete(t *testing.T) {
 	t.Parallel()
 	optional := []string{

@@ -107,8 +107,8 @@ func startTenants(b *testing.B, db *gorm.DB, dir string, n int) (all []*datar.En
 	return all
 }
 
-// goroutinesBeyond returns how many goroutines there are beyond before. If there are more than most, it waits for those that have just
-// been needed to start engines to end.
+// goroutinesBeyond returns how many goroutines there are beyond before. If there are more than
+// most, it waits for those that have just been needed to start engines to end.
 func goroutinesBeyond(before, most int) (n int) {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if n = runtime.NumGoroutine() - before; n <= most+ofPool || time.Now().After(deadline) {

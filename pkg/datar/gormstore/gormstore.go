@@ -287,8 +287,8 @@ func (s *Store) note(tx *gorm.DB, id string, sequence int64, now time.Time) (kno
 	return !advanced, err
 }
 
-// forget removes writers from the ledger that have not been seen for datar.RecordLifetime. It finds them
-// without locking rows.
+// forget removes writers from the ledger that have not been seen for datar.RecordLifetime. It finds
+// them without locking rows.
 func (s *Store) forget(db *gorm.DB) error {
 	old := s.dialect.bindTime(time.Now().Add(-datar.RecordLifetime))
 	var ids []string

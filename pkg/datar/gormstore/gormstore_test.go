@@ -113,7 +113,8 @@ func TestHoursAreBoundAsUTC(t *testing.T) {
 	}
 }
 
-// TestWindowsEndWhereDatabasesDo compares the last hour of a query with the last hour of the tables.
+// TestWindowsEndWhereDatabasesDo compares the last hour of a query with the last hour of the
+// tables.
 func TestWindowsEndWhereDatabasesDo(t *testing.T) {
 	t.Parallel()
 	_, last, err := datar.Window(nil, new(time.Date(20_000, 1, 1, 0, 0, 0, 0, time.UTC)), time.Now())

@@ -125,9 +125,10 @@ func (s *Store) oldest(db *gorm.DB) (hour int64, found bool, err error) {
 	return hour, found, nil
 }
 
-// pieces splits ranges into parts of at most a day, without the hours before the oldest count. Hours after the present
-// day are one part. A query of all flags reads the parts one by one, so that it can end between them: SQLite's driver does
-// not interrupt a statement that has not found its first row yet.
+// pieces splits ranges into parts of at most a day, without the hours before the oldest count.
+// Hours after the present day are one part. A query of all flags reads the parts one by one, so
+// that it can end between them: SQLite's driver does not interrupt a statement that has not found
+// its first row yet.
 func (s *Store) pieces(tx *gorm.DB, ranges []hourRange) ([]hourRange, error) {
 	if hoursOf(ranges) <= hoursPerDay {
 		return ranges, nil

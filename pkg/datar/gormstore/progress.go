@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// freeWork is the time that one call of Maintain works without pauses. In normal operation, a call needs less.
+	// freeWork is the time that one call of Maintain works without pauses. In normal operation, a
+	// call needs less.
 	freeWork = time.Second
-	// pausesPerWork is the length of a pause in proportion to the work before it. With 2, a third of a processor is
-	// used, here or in the database.
+	// pausesPerWork is the length of a pause in proportion to the work before it. With 2, a third
+	// of a processor is used, here or in the database.
 	pausesPerWork = 2
-	// largeBacklog is the number of hours without rollups above which a query of all flags may take long. It then ends
-	// after preparingTimeout.
+	// largeBacklog is the number of hours without rollups above which a query of all flags may take
+	// long. It then ends after preparingTimeout.
 	largeBacklog     = 3 * hoursPerDay
 	preparingTimeout = 2 * time.Second
 )
@@ -34,7 +35,8 @@ func (s *Store) newPace() pace {
 	return pace{free: freeWork}
 }
 
-// do does a piece of work. If the work so far has taken longer than what is free, it pauses afterward, until ctx ends.
+// do does a piece of work. If the work so far has taken longer than what is free, it pauses
+// afterward, until ctx ends.
 func (p *pace) do(ctx context.Context, work func() error) error {
 	began := time.Now()
 	if err := work(); err != nil {
@@ -131,8 +133,8 @@ func (s *Store) Rollups() datar.RollupProgress {
 	return s.rollupProgress.mu.RollupProgress
 }
 
-// ofAllFlags is atOneMoment for queries of all flags that prefer a kind of rollup. While many of these are missing, it
-// returns a datar.PreparingError after preparingTimeout.
+// ofAllFlags is atOneMoment for queries of all flags that prefer a kind of rollup. While many of
+// these are missing, it returns a datar.PreparingError after preparingTimeout.
 func (s *Store) ofAllFlags(ctx context.Context, prefer kind, queries func(tx *gorm.DB) error) error {
 	if !s.rollupProgress.lacks(prefer) {
 		return s.atOneMoment(ctx, queries)

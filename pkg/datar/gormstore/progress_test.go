@@ -142,7 +142,8 @@ func TestLongWorkPauses(t *testing.T) {
 			t.Errorf("short work took %v: %v", time.Since(began), err)
 		}
 		began = time.Now()
-		// The second piece is beyond the first second: it and the third are followed by twice their time.
+		// The second piece is beyond the first second: it and the third are followed by twice their
+		// time.
 		if err := gormstore.Paced(t.Context(), false, piece, piece, piece); err != nil || time.Since(began) != 4200*time.Millisecond {
 			t.Errorf("long work took %v: %v", time.Since(began), err)
 		}

@@ -228,8 +228,9 @@ func (s *Store) makeRollups(ctx context.Context, now time.Time) error {
 	return s.dropOld(ctx, end)
 }
 
-// dueRollups returns the starts of the rollups that must exist, for each kind the newest first. oldest is the first hour
-// with counts, and end the first hour that has not been over for long enough.
+// dueRollups returns the starts of the rollups that must exist, for each kind the newest first.
+// oldest is the first hour with counts, and end the first hour that has not been over for long
+// enough.
 func dueRollups(oldest, end int64, purged map[int64]bool) [][]int64 {
 	due := make([][]int64, len(kinds))
 	for i, k := range kinds {

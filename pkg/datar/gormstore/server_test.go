@@ -170,8 +170,8 @@ func TestAStartWaitsForAnother(t *testing.T) {
 	}
 }
 
-// TestRecordsOfAnEarlierVersion opens a database whose servers did not tell about journals, and writes the record of one
-// of them again.
+// TestRecordsOfAnEarlierVersion opens a database whose servers did not tell about journals, and
+// writes the record of one of them again.
 func TestRecordsOfAnEarlierVersion(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
 		db := openKind(t, kind, kind.Fresh(t))

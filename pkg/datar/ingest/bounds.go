@@ -10,7 +10,8 @@ import (
 const (
 	// MaxUnknown is the maximum number of unknown keys of a batch.
 	MaxUnknown = 1000
-	// perHour limits the names of runs, and the unknown keys, that senders can add to the store within an hour.
+	// perHour limits the names of runs, and the unknown keys, that senders can add to the store
+	// within an hour.
 	perHour = 1000
 )
 

@@ -159,7 +159,8 @@ func TestSendersAreBounded(t *testing.T) {
 	}
 }
 
-// Rows about flags that do not exist count as requests for them, once however often the batch comes.
+// Rows about flags that do not exist count as requests for them, once however often the batch
+// comes.
 func TestRowsOfFlagsThatDoNotExist(t *testing.T) {
 	t.Parallel()
 	in, store := setup(t)

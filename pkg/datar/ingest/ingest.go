@@ -1,5 +1,6 @@
-// Package ingest adds counts that were aggregated elsewhere, in applications and edge servers, to a Datar store. It
-// checks each row separately, and applies a batch once, even if it is sent repeatedly.
+// Package ingest adds counts that were aggregated elsewhere, in applications and edge servers, to a
+// Datar store. It checks each row separately, and applies a batch once, even if it is sent
+// repeatedly.
 package ingest
 
 import (
@@ -31,20 +32,20 @@ const (
 
 	// maxSkew is how far a sender's clock may be ahead.
 	maxSkew = 5 * time.Minute
-	// maxAge is the maximum age of a row. It is so much shorter than ReceiptLifetime that no batch can be repeated
-	// after its receipt is deleted.
+	// maxAge is the maximum age of a row. It is so much shorter than ReceiptLifetime that no batch
+	// can be repeated after its receipt is deleted.
 	maxAge = 24 * time.Hour
 	// ReceiptLifetime is how long the response to a batch is kept.
 	ReceiptLifetime = 48 * time.Hour
-	// maxWriterAge is the maximum age of a row in a batch with a key of writer and sequence. Stores keep the ledger
-	// of writers longer.
+	// maxWriterAge is the maximum age of a row in a batch with a key of writer and sequence. Stores
+	// keep the ledger of writers longer.
 	maxWriterAge = datar.RecordLifetime - 24*time.Hour
-	// maxChecks is the maximum number of transactions to search for refused rows of a batch. They find 40 of 1,000
-	// rows at any positions, and 200 adjacent ones.
+	// maxChecks is the maximum number of transactions to search for refused rows of a batch. They
+	// find 40 of 1,000 rows at any positions, and 200 adjacent ones.
 	maxChecks = 500
-	// senderPrefix separates senders from the server's own engine in the ledger of writers. Otherwise a high
-	// sequence number under the engine's UUID, which /datar/status shows, would make the store ignore the engine's
-	// next batches.
+	// senderPrefix separates senders from the server's own engine in the ledger of writers.
+	// Otherwise a high sequence number under the engine's UUID, which /datar/status shows, would
+	// make the store ignore the engine's next batches.
 	senderPrefix = "sent-in:"
 )
 
@@ -63,7 +64,8 @@ type Code string
 
 // The codes.
 const (
-	// FlagNotFound: the row counts as requests for a flag that does not exist, if the batch has a key of writer and sequence.
+	// FlagNotFound: the row counts as requests for a flag that does not exist, if the batch has a
+	// key of writer and sequence.
 	FlagNotFound      Code = "FLAG_NOT_FOUND"
 	RecordingDisabled Code = "RECORDING_DISABLED"
 	VariantNotFound   Code = "VARIANT_NOT_FOUND"
@@ -71,12 +73,13 @@ const (
 	SegmentUnknown Code = "SEGMENT_UNKNOWN"
 	BadCount       Code = "BAD_COUNT"
 	BadTime        Code = "BAD_TIME"
-	// BadOutcome: the outcome, version or asked is unknown, or the outcome does not match the variant.
+	// BadOutcome: the outcome, version or asked is unknown, or the outcome does not match the
+	// variant.
 	BadOutcome Code = "BAD_OUTCOME"
 	// BadRow: a member of the row has the wrong type.
 	BadRow Code = "BAD_ROW"
-	// Refused: the store accepts the batch, but never this row, for example because of a constraint of its
-	// database.
+	// Refused: the store accepts the batch, but never this row, for example because of a constraint
+	// of its database.
 	Refused Code = "REFUSED"
 )
 
@@ -87,7 +90,8 @@ type Row struct {
 	VariantKey string
 	// AllocationKey is the ID of a segment in decimal; empty if none matched.
 	AllocationKey string
-	// Wrong is why the row could not be parsed; such a row is rejected with BadRow. It is empty for a valid row.
+	// Wrong is why the row could not be parsed; such a row is rejected with BadRow. It is empty for
+	// a valid row.
 	Wrong string
 	// First and Last are the times of the first and the last evaluation, in Unix milliseconds.
 	First, Last int64
@@ -102,15 +106,15 @@ type Row struct {
 
 // Batch is the content of one request.
 type Batch struct {
-	// Key identifies the batch. If it is empty, the batch is applied each time it is sent. A key of the form
-	// <writer UUID>:<sequence> is checked against the ledger of writers.
+	// Key identifies the batch. If it is empty, the batch is applied each time it is sent. A key of
+	// the form <writer UUID>:<sequence> is checked against the ledger of writers.
 	Key string
 	// Digest distinguishes bodies with the same key.
 	Digest string
 	Rows   []Row
-	// Unknown and Sender are from edge servers, whose batches have a key of writer and sequence; in other batches
-	// they are ignored. Invalid values in them are omitted without an error, so that they do not prevent counts
-	// from being stored.
+	// Unknown and Sender are from edge servers, whose batches have a key of writer and sequence; in
+	// other batches they are ignored. Invalid values in them are omitted without an error, so that
+	// they do not prevent counts from being stored.
 	Unknown []Unknown
 	Sender  *Sender
 }
@@ -155,14 +159,16 @@ type Receipt struct {
 	Answer string
 }
 
-// Store applies batches. ApplyBatch and ApplyReceipt return only when the counts are stored; on an error nothing is
-// stored. An error of any method matches datar.ErrRefused if the store refuses one of the rows, and always will.
+// Store applies batches. ApplyBatch and ApplyReceipt return only when the counts are stored; on an
+// error nothing is stored. An error of any method matches datar.ErrRefused if the store refuses one
+// of the rows, and always will.
 type Store interface {
-	// ApplyBatch is datar.Store.Apply, and stores the receipt in the same transaction if it has an answer. If the
-	// batch was applied before, it changes nothing, and returns the receipt stored then, or nil.
+	// ApplyBatch is datar.Store.Apply, and stores the receipt in the same transaction if it has an
+	// answer. If the batch was applied before, it changes nothing, and returns the receipt stored
+	// then, or nil.
 	ApplyBatch(ctx context.Context, batch datar.Batch, receipt Receipt) (known bool, found *Receipt, err error)
-	// ApplyReceipt adds the rows and stores the receipt in one transaction. If a receipt has the same key, it
-	// changes nothing and returns that receipt. A receipt without a key is not stored.
+	// ApplyReceipt adds the rows and stores the receipt in one transaction. If a receipt has the
+	// same key, it changes nothing and returns that receipt. A receipt without a key is not stored.
 	ApplyReceipt(ctx context.Context, rows []datar.Row, receipt Receipt) (found *Receipt, err error)
 	// Check returns the error that adding the rows would return, and changes nothing.
 	Check(ctx context.Context, rows []datar.Row) error
@@ -174,7 +180,8 @@ type Ingester struct {
 	Flags Flags
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
-	// Logger receives a line for each batch with rows that the store refuses. Nil means slog.Default().
+	// Logger receives a line for each batch with rows that the store refuses. Nil means
+	// slog.Default().
 	Logger *slog.Logger
 
 	senders bounds
@@ -183,8 +190,9 @@ type Ingester struct {
 // errIncomplete is the error of an Ingester without its required fields.
 var errIncomplete = errors.New("ingest: Ingester.Store or Ingester.Flags is missing")
 
-// Ingest checks the rows of the batch and applies the valid ones. An error matches ErrInvalid, ErrTooManyRows or
-// ErrKeyReused, or is the store's error; the batch may then be retried with the same key.
+// Ingest checks the rows of the batch and applies the valid ones. An error matches ErrInvalid,
+// ErrTooManyRows or ErrKeyReused, or is the store's error; the batch may then be retried with the
+// same key.
 func (in *Ingester) Ingest(ctx context.Context, batch Batch) (Result, error) {
 	if in.Store == nil || in.Flags == nil {
 		return Result{}, errIncomplete
@@ -244,9 +252,9 @@ func (in *Ingester) applyReceipt(ctx context.Context, batch Batch, j *judged) (R
 	return repeated(found)
 }
 
-// applyBatch applies a batch that the ledger of writers identifies by its number. Its response is stored if not all
-// of its rows were counted, because another check may give other results: flags change, time passes, and another
-// server may respond.
+// applyBatch applies a batch that the ledger of writers identifies by its number. Its response is
+// stored if not all of its rows were counted, because another check may give other results: flags
+// change, time passes, and another server may respond.
 func (in *Ingester) applyBatch(ctx context.Context, batch Batch, j *judged, writer string, sequence int64, now time.Time) (Result, error) {
 	result := j.result()
 	receipt := Receipt{Key: batch.Key}
@@ -300,18 +308,20 @@ func repeated(found *Receipt) (Result, error) {
 // errUntried is why a row is omitted that the store might accept.
 var errUntried = errors.New("too many rows are refused to try each one separately")
 
-// search finds the rows of a batch that the store refuses. It is limited, because a batch that needed more time
-// than its request has would fail, be retried, and fail forever. Rows that are not tried in time are omitted as if
-// they were refused.
+// search finds the rows of a batch that the store refuses. It is limited, because a batch that
+// needed more time than its request has would fail, be retried, and fail forever. Rows that are not
+// tried in time are omitted as if they were refused.
 type search struct {
 	store  Store
 	checks int       // remaining checks of all runs
 	until  time.Time // end of the time for it; zero means no limit
-	// refused has the rows that the newest run has found, and their errors: an error of the store, or errUntried.
+	// refused has the rows that the newest run has found, and their errors: an error of the store,
+	// or errUntried.
 	refused map[datar.Key]error
 }
 
-// run searches the rows. It uses half of the time that ctx has left; the rest is for applying the other rows.
+// run searches the rows. It uses half of the time that ctx has left; the rest is for applying the
+// other rows.
 func (s *search) run(ctx context.Context, rows []datar.Row) error {
 	if deadline, ok := ctx.Deadline(); ok && s.until.IsZero() {
 		s.until = time.Now().Add(time.Until(deadline) / 2)
@@ -320,7 +330,8 @@ func (s *search) run(ctx context.Context, rows []datar.Row) error {
 	return s.in(ctx, rows)
 }
 
-// in halves the rows until each refused row is alone. Finding one of n takes about 2·log2(n) checks.
+// in halves the rows until each refused row is alone. Finding one of n takes about 2·log2(n)
+// checks.
 func (s *search) in(ctx context.Context, rows []datar.Row) error {
 	if len(rows) == 0 {
 		return nil
@@ -424,10 +435,11 @@ func writerKey(key string) (writer string, sequence int64, ok bool) {
 // judged has the results of the rows of a batch.
 type judged struct {
 	sent []Row
-	// details: the store keeps details; other stores accept evaluations that are not events, but do not keep them.
+	// details: the store keeps details; other stores accept evaluations that are not events, but do
+	// not keep them.
 	details bool
-	// keys are the keys to count the rows under. verdicts are the results of the rows, with an empty code for a
-	// valid row. Both are by index of the row.
+	// keys are the keys to count the rows under. verdicts are the results of the rows, with an
+	// empty code for a valid row. Both are by index of the row.
 	keys     []datar.Key
 	verdicts []RowError
 }
@@ -489,8 +501,8 @@ func (j *judged) rows() []datar.Row {
 	return rows
 }
 
-// unknown returns requests for flags that do not exist, from rows: an application has asked for the flag, so it
-// counts like a request to this server.
+// unknown returns requests for flags that do not exist, from rows: an application has asked for the
+// flag, so it counts like a request to this server.
 func (j *judged) unknown() (all []Unknown) {
 	for i, row := range j.sent {
 		if j.verdicts[i].Code == FlagNotFound && row.FlagKey != "" {
@@ -516,8 +528,8 @@ func (j *judged) result() Result {
 	return result
 }
 
-// judgeRow returns the key to count the row under. The verdict's code is empty for a valid row. find returns nil
-// for an unknown flag.
+// judgeRow returns the key to count the row under. The verdict's code is empty for a valid row.
+// find returns nil for an unknown flag.
 func judgeRow(row Row, now time.Time, age time.Duration, find func(key string) *Flag) (datar.Key, RowError) {
 	refuse := func(code Code, format string, args ...any) (datar.Key, RowError) {
 		return datar.Key{}, RowError{Code: code, Message: fmt.Sprintf(format, args...)}

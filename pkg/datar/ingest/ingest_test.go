@@ -189,7 +189,8 @@ func TestKeysOfWriters(t *testing.T) {
 	}
 }
 
-// What a sender is told after a lost answer is what was counted then, whatever has become of flags, clocks and servers.
+// What a sender is told after a lost answer is what was counted then, whatever has become of flags,
+// clocks and servers.
 func TestAReplayOfAWriterIsAnsweredAsBefore(t *testing.T) {
 	t.Parallel()
 	unknown, ahead := good(), good()
@@ -232,7 +233,8 @@ func TestAReplayOfAWriterIsAnsweredAsBefore(t *testing.T) {
 	}
 }
 
-// Whoever sends under the identity of the server's own engine must not make the store skip what the engine counts.
+// Whoever sends under the identity of the server's own engine must not make the store skip what the
+// engine counts.
 func TestSendersAreApartFromTheEngine(t *testing.T) {
 	t.Parallel()
 	const writer = "1f0c7d0e-5a52-4d0f-9a3e-6a3a7d1c9b10"
@@ -421,8 +423,8 @@ func TestABatchThatIsRefusedInAllItsRows(t *testing.T) {
 	}
 }
 
-// manyFlags is a batch of as many rows as fit, each of a flag of its own, of which a store refuses the variant "off" of
-// those that bad says.
+// manyFlags is a batch of as many rows as fit, each of a flag of its own, of which a store refuses
+// the variant "off" of those that bad says.
 func manyFlags(in *ingest.Ingester, key string, bad func(flag int) bool) ingest.Batch {
 	known := flags{}
 	batch := ingest.Batch{Key: key, Digest: "d", Rows: make([]ingest.Row, ingest.MaxRows)}
@@ -438,7 +440,8 @@ func manyFlags(in *ingest.Ingester, key string, bad func(flag int) bool) ingest.
 	return batch
 }
 
-// A sender gets an answer, and the same one again, however many rows are refused and however slow the store is.
+// A sender gets an answer, and the same one again, however many rows are refused and however slow
+// the store is.
 func TestTheSearchForRefusedRowsIsBounded(t *testing.T) {
 	t.Parallel()
 	const mostChecks = 500

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// packedFrom is the length from which a response is stored compressed: a thousand results for rows of three
-	// bytes each would take a hundred times the size of the request.
+	// packedFrom is the length from which a response is stored compressed: a thousand results for
+	// rows of three bytes each would take a hundred times the size of the request.
 	packedFrom = 1 << 10
 	// packedPrefix marks a compressed response. JSON does not begin with it.
 	packedPrefix = "gzip:"

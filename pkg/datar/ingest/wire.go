@@ -15,8 +15,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 )
 
-// Evaluation is a row of a batch on the wire: one item of flagEvaluations in the body of POST /datar/evaluations.
-// Other members are ignored.
+// Evaluation is a row of a batch on the wire: one item of flagEvaluations in the body of POST
+// /datar/evaluations. Other members are ignored.
 type Evaluation struct {
 	// Timestamp is the same as FirstEvaluation. It is not used.
 	Timestamp  int64       `json:"timestamp,omitempty"`
@@ -30,8 +30,8 @@ type Evaluation struct {
 	// RuntimeDefaultUsed is parsed but not stored, and so is the message of Error.
 	RuntimeDefaultUsed bool             `json:"runtime_default_used,omitempty"`
 	Error              *EvaluationError `json:"error,omitempty"`
-	// Outcome is the name of a datar.Outcome except "not_found". Empty means "matched" if there is a variant, else
-	// "error" if there is an Error, else "unattributed".
+	// Outcome is the name of a datar.Outcome except "not_found". Empty means "matched" if there is
+	// a variant, else "error" if there is an Error, else "unattributed".
 	Outcome string `json:"outcome,omitempty"`
 	// Version is the ID of the flag's snapshot, or this ID modulo 65,536, or 0.
 	Version int64 `json:"version,omitempty"`
@@ -41,8 +41,8 @@ type Evaluation struct {
 	wrong string // why the row cannot be parsed; empty for a valid row
 }
 
-// UnmarshalJSON implements json.Unmarshaler. A member of the wrong type affects only the row, not the batch: Row
-// then has the reason. Whole numbers may be written with a fraction, as in 3.0.
+// UnmarshalJSON implements json.Unmarshaler. A member of the wrong type affects only the row, not
+// the batch: Row then has the reason. Whole numbers may be written with a fraction, as in 3.0.
 func (e *Evaluation) UnmarshalJSON(data []byte) error {
 	type plain Evaluation
 	var row struct {
@@ -96,7 +96,8 @@ type EvaluationError struct {
 	Message string `json:"message,omitempty"`
 }
 
-// Row converts the row. For nil, which is a null in the array, it returns a row without a flag, which is rejected.
+// Row converts the row. For nil, which is a null in the array, it returns a row without a flag,
+// which is rejected.
 func (e *Evaluation) Row() Row {
 	if e == nil {
 		return Row{}
@@ -145,7 +146,8 @@ next:
 	return asked, nil
 }
 
-// Unknown counts requests for a flag that does not exist: one item of unknown in the body of POST /datar/evaluations.
+// Unknown counts requests for a flag that does not exist: one item of unknown in the body of POST
+// /datar/evaluations.
 type Unknown struct {
 	Asked string `json:"asked"`
 	// First and Last are in Unix milliseconds, of one hour.
@@ -154,8 +156,8 @@ type Unknown struct {
 	Count int64 `json:"count"`
 }
 
-// Sender is the record of an edge server on the wire: the member sender in the body of POST /datar/evaluations.
-// Times and the flush interval are in milliseconds, times since 1970.
+// Sender is the record of an edge server on the wire: the member sender in the body of POST
+// /datar/evaluations. Times and the flush interval are in milliseconds, times since 1970.
 type Sender struct {
 	Name          string           `json:"name"`
 	Run           string           `json:"run"`
@@ -189,8 +191,8 @@ func NewSender(r *datar.ServerRecord) *Sender {
 	}
 }
 
-// Record returns the record for a store, or nil if it is missing or invalid. A sender is never a server of this
-// database.
+// Record returns the record for a store, or nil if it is missing or invalid. A sender is never a
+// server of this database.
 func (s *Sender) Record(now time.Time) *datar.ServerRecord {
 	const latest, longest, reasons = 5 * time.Minute, 7 * 24 * time.Hour, 20
 	if s == nil || s.Name == "" || !isRun(s.Run) {

@@ -1,5 +1,5 @@
-// Package memstore keeps counts in memory: for tests, for examples, and as the simplest Store to read before
-// writing another one.
+// Package memstore keeps counts in memory: for tests, for examples, and as the simplest Store to
+// read before writing another one.
 package memstore
 
 import (
@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 )
 
-// Store is a datar.Store whose counts are lost when the process ends. The zero value is ready to use.
+// Store is a datar.Store whose counts are lost when the process ends. The zero value is ready to
+// use.
 type Store struct {
 	mu struct {
 		sync.Mutex
@@ -40,7 +41,8 @@ var (
 	_ ingest.Store      = (*Store)(nil)
 )
 
-// Identity implements datar.Store. All stores in memory have the same identity: journals are useless with them.
+// Identity implements datar.Store. All stores in memory have the same identity: journals are
+// useless with them.
 func (s *Store) Identity() string { return "memory" }
 
 // Apply implements datar.Store.

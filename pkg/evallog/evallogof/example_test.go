@@ -20,7 +20,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/evallog/evallogof"
 )
 
-// exampleFlags tells Datar of one flag, with id 1. On a server these are the flags that it evaluates.
+// exampleFlags tells Datar of one flag, with id 1. On a server these are the flags that it
+// evaluates.
 type exampleFlags struct{}
 
 func (exampleFlags) FlagByKey(key string) (ingest.Flag, bool) {
@@ -36,7 +37,8 @@ func Example() {
 	ctx := context.Background()
 	store := &memstore.Store{}
 
-	// What counts in the program. With a Flagr server elsewhere the writer is the one of evallog.NewHTTPWriter.
+	// What counts in the program. With a Flagr server elsewhere the writer is the one of
+	// evallog.NewHTTPWriter.
 	evaluationLog, err := evallog.New(evallog.Options{Writer: datarwriter.New(store, exampleFlags{})})
 	if err != nil {
 		log.Fatal(err)

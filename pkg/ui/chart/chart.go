@@ -1,6 +1,7 @@
-// Package chart draws SVG from numbers: sparklines, stacked bars, set and got, and plain bars. All functions are pure. The
-// colors come from the classes of the page's style sheet, so a picture follows the theme; positions along x are percent of
-// the width and heights are pixels, so that text keeps its size at every width.
+// Package chart draws SVG from numbers: sparklines, stacked bars, set and got, and plain bars. All
+// functions are pure. The colors come from the classes of the page's style sheet, so a picture
+// follows the theme; positions along x are percent of the width and heights are pixels, so that
+// text keeps its size at every width.
 package chart
 
 import (
@@ -87,8 +88,8 @@ type Share struct {
 	Changed bool
 }
 
-// SetGot draws a bar: the fill is the actual share, the outline the configured share, and the line below it the
-// whole scale.
+// SetGot draws a bar: the fill is the actual share, the outline the configured share, and the line
+// below it the whole scale.
 func SetGot(b Share) template.HTML {
 	scale := b.Scale
 	if scale <= 0 {
@@ -135,7 +136,8 @@ type Part struct {
 	Stripes bool
 }
 
-// Bar draws parts side by side, 8 pixels high. If a part has stripes, the ID must be unique in the page.
+// Bar draws parts side by side, 8 pixels high. If a part has stripes, the ID must be unique in the
+// page.
 func Bar(id string, parts ...Part) template.HTML {
 	var s svg
 	s.add(`<svg width="100%%" height="8" aria-hidden="true">`)
@@ -157,8 +159,8 @@ func Bar(id string, parts ...Part) template.HTML {
 	return s.html()
 }
 
-// BucketMap draws the 1,000 buckets of a segment as runs of one class each, and marks one bucket, or none if it is
-// -1.
+// BucketMap draws the 1,000 buckets of a segment as runs of one class each, and marks one bucket,
+// or none if it is -1.
 func BucketMap(classes []string, mark int) template.HTML {
 	var s svg
 	n := float64(max(len(classes), 1))
@@ -188,7 +190,8 @@ type Line struct {
 type Mark struct {
 	At   time.Time
 	Text string
-	// Link is the target of a click. Name is the name of the link: Text alone does not say what it is.
+	// Link is the target of a click. Name is the name of the link: Text alone does not say what it
+	// is.
 	Link, Name string
 }
 
@@ -216,8 +219,9 @@ type Stacked struct {
 	HoleText string
 	// Labels are the texts below the bars, or empty; Cursor has the texts for each bar.
 	Labels, Cursor []string
-	// Height is the height of the bars in pixels. Width is the width of the plot on a wide screen, which determines
-	// the distance of marks there. Each narrower layout of the page has marks of its own.
+	// Height is the height of the bars in pixels. Width is the width of the plot on a wide screen,
+	// which determines the distance of marks there. Each narrower layout of the page has marks of
+	// its own.
 	Height, Width int
 	// Count formats a number.
 	Count func(int64) string
@@ -227,8 +231,8 @@ const (
 	marksHeight = 25 // above the bars
 	datesHeight = 24 // below them
 	barShare    = .76
-	// markApart is the distance in pixels below which two marks are combined, markGap the least space between two;
-	// holeWidth is the approximate width of the text above a hole.
+	// markApart is the distance in pixels below which two marks are combined, markGap the least
+	// space between two; holeWidth is the approximate width of the text above a hole.
 	markApart, markGap, holeWidth = 48, 4, 64
 )
 
@@ -372,7 +376,8 @@ func (c *Stacked) drawComparison(s *svg, y func(int64) float64) {
 	}
 }
 
-// share returns the position of a time along the plot, 0 to 1. Buckets may differ in length, as days do.
+// share returns the position of a time along the plot, 0 to 1. Buckets may differ in length, as
+// days do.
 func (c *Stacked) share(at time.Time) float64 {
 	n := len(c.Starts)
 	for i := range n {
@@ -429,7 +434,8 @@ func (c *Stacked) drawLayouts(s *svg, total int) {
 	}
 }
 
-// drawHoleTexts writes the text above each hole, where it meets neither a mark nor the text of another.
+// drawHoleTexts writes the text above each hole, where it meets neither a mark nor the text of
+// another.
 func (c *Stacked) drawHoleTexts(s *svg, l layout, marks []placedMark) {
 	end := -holeWidth / 2.0 // of the text before, in pixels
 	for _, hole := range c.Holes {
@@ -481,7 +487,8 @@ func (c *Stacked) merged(l layout) []placedMark {
 	return placed
 }
 
-// place returns the flag of marks: at the right of its line, or at the left where it would leave the chart.
+// place returns the flag of marks: at the right of its line, or at the left where it would leave
+// the chart.
 func (l layout) place(first, last Mark, share float64) placedMark {
 	m := placedMark{first: first, last: last, share: share, left: share * l.width}
 	m.width = textWidth(m.text())
@@ -526,7 +533,8 @@ func (c *Stacked) drawLabels(s *svg) {
 	}
 }
 
-// drawEnds writes names and counts next to the last whole bar, at least 34 pixels apart and not below the baseline.
+// drawEnds writes names and counts next to the last whole bar, at least 34 pixels apart and not
+// below the baseline.
 func (c *Stacked) drawEnds(s *svg, y func(int64) float64) {
 	apart, size := 34.0, 28.0
 	if len(c.Starts) == 0 {

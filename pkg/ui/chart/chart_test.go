@@ -91,8 +91,8 @@ func TestMarksThatAreNearAreOne(t *testing.T) {
 	}
 }
 
-// TestMarksMeetInNoLayout: boxes of marks and texts above holes do not meet, at the least width of each layout, and do not
-// leave the chart.
+// TestMarksMeetInNoLayout: boxes of marks and texts above holes do not meet, at the least width of
+// each layout, and do not leave the chart.
 func TestMarksMeetInNoLayout(t *testing.T) {
 	t.Parallel()
 	c := stacked(make([]int64, 31)...)

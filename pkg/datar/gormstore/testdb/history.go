@@ -135,8 +135,8 @@ func (k Kind) CPUTime(b testing.TB, db *sql.DB) time.Duration {
 }
 
 // ResidentGrowth runs f and returns the peak growth of the resident memory of this process during
-// the call, in bytes. Unlike the heap of Go, it includes the memory of SQLite. It skips the benchmark
-// on other systems than Linux.
+// the call, in bytes. Unlike the heap of Go, it includes the memory of SQLite. It skips the
+// benchmark on other systems than Linux.
 func ResidentGrowth(b testing.TB, f func()) int64 {
 	b.Helper()
 	debug.FreeOSMemory()

@@ -20,8 +20,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver named pgx
 )
 
-// requireServers is an environment variable. If it is 1, a test that needs a missing server fails instead of
-// being skipped.
+// requireServers is an environment variable. If it is 1, a test that needs a missing server fails
+// instead of being skipped.
 const requireServers = "FLAGR_TEST_REQUIRE_SERVERS"
 
 // administration is the timeout for creating or dropping a database.
