@@ -52,7 +52,11 @@ func validationMessage(v *errors.Validation) string {
 		kind, _, _ = strings.Cut(kind, ",")
 		kind, _, _ = strings.Cut(kind, ":")
 		if noun := nounOf[kind]; noun != "" {
-			return notAccepted(where, v.Value, noun)
+			value := v.Value
+			if n, converted := value.(int64); converted && n == 0 { // of a list in a query: not what the client sent
+				value = nil
+			}
+			return notAccepted(where, value, noun)
 		}
 	}
 	rule = plainRules.Replace(rule)

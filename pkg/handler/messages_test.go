@@ -36,6 +36,8 @@ func TestMessagesForPeople(t *testing.T) {
 		{"cut off", "POST", "/flags", `{"description":"x"`, 400, "the request body ends in the middle of its JSON"},
 		{"syntax", "POST", "/flags", `{"description":"x",}`, 400, "the request body is not valid JSON: invalid character '}'"},
 		{"path", "GET", "/flags/abc", ``, 422, `flagID in path: "abc" is not accepted; want an integer of 64 bits`},
+		{"path with 0", "GET", "/flags/0x", ``, 422, `flagID in path: "0x" is not accepted; want an integer of 64 bits`},
+		{"list in the query", "GET", "/export/eval_cache/json?ids=1,x", ``, 422, "ids.1 in query is not accepted; want an integer of 64 bits"},
 		{"path below", "GET", "/flags/0", ``, 422, "flagID in path must be at least 1, not 0"},
 		{"time", "GET", "/datar/summary?from=yesterday", ``, 422, `from in query: "yesterday" is not accepted; want a time such as 2026-01-31T18:00:00Z`},
 		{"in the query", "GET", "/evaluation?json=%7B%22flagID%22:%22x%22%7D", ``, 400, "json is not valid evalContext: flagID is a string; want an integer of 64 bits"},

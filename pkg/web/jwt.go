@@ -89,6 +89,9 @@ func (j *JWTAuth) User(r *http.Request) string {
 
 var errNoToken = errors.New("no token")
 
+// lastSecond is beyond every time that a claim can mean, in Unix seconds. Up to it, times do not overflow.
+const lastSecond = 1 << 53
+
 // claims returns the claims of the request's token. The error is errNoToken if the request has no
 // token.
 func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
@@ -117,6 +120,9 @@ func (j *JWTAuth) claims(r *http.Request) (jwt.MapClaims, error) {
 	}
 	if at, ok := claims["exp"].(float64); ok && at == 0 { // the library treats it as a token that does not expire
 		return nil, jwt.ErrTokenExpired
+	}
+	if at, ok := claims["nbf"].(float64); ok && at > lastSecond { // the library's time would wrap around to the past
+		return nil, jwt.ErrTokenNotValidYet
 	}
 	return claims, nil
 }

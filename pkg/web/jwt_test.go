@@ -30,6 +30,11 @@ func TestTokensThatAskForMoreThanTheLibraryChecks(t *testing.T) {
 		"valid for an hour":    {jwt.MapClaims{"exp": time.Now().Add(time.Hour).Unix()}, nil, http.StatusOK},
 		"expired in 1970":      {jwt.MapClaims{"exp": 0}, nil, http.StatusUnauthorized},
 		"the same, as a float": {jwt.MapClaims{"exp": 0.0}, nil, http.StatusUnauthorized},
+		"not before 1970":      {jwt.MapClaims{"nbf": 0}, nil, http.StatusOK},
+		"not before tomorrow":  {jwt.MapClaims{"nbf": time.Now().Add(24 * time.Hour).Unix()}, nil, http.StatusUnauthorized},
+		"not before 2^63":      {jwt.MapClaims{"nbf": uint64(1 << 63)}, nil, http.StatusUnauthorized},     // the seconds overflow
+		"not before 2^63 - 1k": {jwt.MapClaims{"nbf": int64(1<<63 - 1024)}, nil, http.StatusUnauthorized}, // the time overflows
+		"not before 1e308":     {jwt.MapClaims{"nbf": 1e308}, nil, http.StatusUnauthorized},
 		"an unknown extension": {jwt.MapClaims{"sub": "a"}, []string{"b64"}, http.StatusUnauthorized},
 		"no extensions":        {jwt.MapClaims{"sub": "a"}, []string{}, http.StatusUnauthorized}, // the specification forbids an empty list
 	} {
