@@ -198,7 +198,8 @@ type deletedFlag struct {
 	At time.Time
 }
 
-// DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts.
+// DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts. Keys that no flag can
+// have are skipped: some databases fail when they compare them.
 func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
 	flags := []entity.Flag{}
 	find := func(column string, values any) error {
@@ -207,7 +208,8 @@ func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([
 		flags = append(flags, some...)
 		return err
 	}
-	for chunk := range inChunks(keys) {
+	possible := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return entity.CheckKey(key) != nil })
+	for chunk := range inChunks(possible) {
 		if err := find("key", chunk); err != nil {
 			return nil, explain("look for deleted flags by key", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -501,17 +502,27 @@ func searchedTags(tags []string) []searched {
 }
 
 // unsearchable maps a database error about a text with characters that the column cannot hold to an
-// error for the client. Only characters beyond the basic plane of Unicode can cause it.
+// error for the client. It names the text with the highest character: which ones a column holds depends on
+// its character set, but all have ASCII.
 func (s *Store) unsearchable(err error, texts []searched) error {
 	if s.dialect.incomparable == nil || !s.dialect.incomparable(err) {
 		return err
 	}
+	name, highest := "", rune(unicode.MaxASCII)
 	for _, t := range texts {
-		if t.text != nil && strings.ContainsFunc(*t.text, func(r rune) bool { return r > 0xFFFF }) {
-			return entity.Wrong("api.store.characters", "column", t.name)
+		if t.text == nil {
+			continue
+		}
+		for _, r := range *t.text {
+			if r > highest {
+				name, highest = t.name, r
+			}
 		}
 	}
-	return err
+	if name == "" {
+		return err
+	}
+	return entity.Wrong("api.store.characters", "column", name)
 }
 
 // equal narrows a query to rows whose column equals one of the texts byte by byte. The plain

@@ -544,34 +544,45 @@ func TestDeepAttachmentIsRead(t *testing.T) {
 // TestCharactersOfColumn uses columns that cannot store all of Unicode, as in old MySQL databases.
 func TestCharactersOfColumn(t *testing.T) {
 	testdb.OnEach(t, func(t *testing.T, kind testdb.Kind) {
-		s := setup(t, kind)
-		ctx := t.Context()
-		must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
-		if kind.Driver != "mysql" {
-			must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("👍")}))
-			return
-		}
-		ok(t, s.db.Exec("ALTER TABLE flags CONVERT TO CHARACTER SET utf8mb3").Error)
-		_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("👍")})
-		if !errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), "notes has characters that this database cannot store") {
-			t.Errorf("got %v", err)
-		}
-		must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new("日本")}))
-		ok(t, s.db.Exec("ALTER TABLE tags CONVERT TO CHARACTER SET utf8mb3").Error)
-		_, tagsErr := s.Tags(ctx, TagQuery{ValueLike: new("👍")})
-		searches := map[string]error{"value_like": tagsErr}
-		for name, query := range map[string]FlagQuery{
-			"description": {Description: new("👍")}, "description_like": {DescriptionLike: new("👍")}, "key": {Key: new("👍")}, "tags": {Tags: []string{"a", "👍"}},
-		} {
-			_, searches[name] = s.Flags(ctx, query)
-		}
-		for name, err := range searches {
-			if err != nil && (!errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), name+" has characters that this database")) {
-				t.Errorf("%s: got %v", name, err)
+		for set, texts := range map[string]struct{ held, other string }{"utf8mb3": {"日本", "👍"}, "latin1": {"é", "日本"}} {
+			s := setup(t, kind)
+			ctx := t.Context()
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "k"}))
+			must[*entity.Flag](t)(s.CreateFlag(ctx, "", NewFlag{Description: "d", Key: "gone"}))
+			ok(t, s.DeleteFlag(ctx, "", 2))
+			if kind.Driver == "mysql" {
+				ok(t, s.db.Exec("ALTER TABLE flags CONVERT TO CHARACTER SET "+set).Error)
+				ok(t, s.db.Exec("ALTER TABLE tags CONVERT TO CHARACTER SET "+set).Error)
 			}
-		}
-		if searches["description"] == nil {
-			t.Error("a search by description found nothing wrong")
+			must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new(texts.held)}))
+			asked := []string{texts.held, texts.other, "a\x00", "\xff", "gone"} // keys that applications ask for
+			if found := must[[]entity.Flag](t)(s.DeletedAmong(ctx, asked, nil)); len(found) != 1 || found[0].Key != "gone" {
+				t.Errorf("%s: deleted flags are %v", set, found)
+			}
+			if kind.Driver != "mysql" {
+				must[*entity.Flag](t)(s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new(texts.other)}))
+				continue
+			}
+			_, err := s.UpdateFlag(ctx, "", 1, FlagPatch{Notes: new(texts.other)})
+			if !errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), "notes has characters that this database cannot store") {
+				t.Errorf("%s: got %v", set, err)
+			}
+			_, tagsErr := s.Tags(ctx, TagQuery{ValueLike: new(texts.other)})
+			searches := map[string]error{"value_like": tagsErr}
+			for name, query := range map[string]FlagQuery{
+				"description": {Description: new(texts.other), Key: new(texts.held)}, "description_like": {DescriptionLike: new(texts.other)},
+				"key": {Key: new(texts.other)}, "tags": {Tags: []string{"a", texts.other}},
+			} {
+				_, searches[name] = s.Flags(ctx, query)
+			}
+			for name, err := range searches {
+				if err != nil && (!errors.Is(err, entity.ErrInvalid) || !strings.HasPrefix(err.Error(), name+" has characters that this database")) {
+					t.Errorf("%s: %s: got %v", set, name, err)
+				}
+			}
+			if searches["description"] == nil {
+				t.Errorf("%s: a search by description found nothing wrong", set)
+			}
 		}
 	})
 }
