@@ -103,6 +103,10 @@ func since(running time.Time, periods []Period) time.Time {
 	return running.UTC()
 }
 
+// setup is the time after its creation within which switching on a flag's records leaves no hole:
+// clients create a flag and switch its records on in two requests.
+const setup = time.Minute
+
 // recordHoles returns the periods within a window in which counting of the flag was off.
 func recordHoles(periods []Period, from, to time.Time) []Hole {
 	holes := []Hole{}
@@ -112,7 +116,7 @@ func recordHoles(periods []Period, from, to time.Time) []Hole {
 			end = earlier(to, periods[i+1].From)
 		}
 		start := later(p.From, from)
-		if p.On || !start.Before(end) {
+		if p.On || !start.Before(end) || i == 0 && i+1 < len(periods) && periods[1].From.Sub(p.From) < setup {
 			continue
 		}
 		if last := len(holes) - 1; last >= 0 && holes[last].To.Equal(start) {
