@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -32,6 +33,13 @@ const examine = `(async () => {
 	// WCAG 1.4.10: nothing scrolls sideways but tables, charts and code in boxes of their own.
 	if (root.scrollWidth > innerWidth) wrong.push("it is " + root.scrollWidth + " pixels wide: " +
 		[...document.querySelectorAll("body *")].filter((e) => shown(e) && e.getBoundingClientRect().right > innerWidth + 1).slice(-2).map((e) => e.outerHTML.slice(0, 120)).join(" | "));
+
+	// Cells stand below the heads of their columns.
+	const columns = (row) => [...row.cells].filter((c) => getComputedStyle(c).display !== "none").reduce((n, c) => n + c.colSpan, 0);
+	for (const table of document.querySelectorAll("table")) {
+		const rows = [...table.rows].filter((r) => shown(r) && getComputedStyle(r).display === "table-row").map(columns);
+		if (new Set(rows).size > 1) wrong.push("rows of the table " + name(table) + " have " + [...new Set(rows)].join(" and ") + " columns");
+	}
 
 	if (shift > 0.001 && !root.dataset.examined) wrong.push("it moves by " + shift); // it may when it is laid out again
 	root.dataset.examined = "true";
@@ -135,7 +143,8 @@ func hardCases() []demo {
 }
 
 // TestHardCases checks the layout of pages with numbers at 1280 pixels, on a phone of 320 pixels in
-// the dark theme, on a tablet, at 200 % zoom, and at 1280 pixels with letters of twice the size.
+// the dark theme, on a tablet, in a window of 1024 pixels, at 200 % zoom, and at 1280 pixels with
+// letters of twice the size.
 func TestHardCases(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -166,6 +175,7 @@ func TestHardCases(t *testing.T) {
 		{"phone", 320, 640, 1, 16, "dark", true, slices.Concat(once, charts, forms)},
 		{"zoom", 640, 450, 2, 16, "light", false, forms},
 		{"tablet", 768, 1024, 1, 16, "dark", false, []string{"/ui/", "/ui/server", "/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/6/targeting"}},
+		{"window", 1024, 768, 1, 16, "light", false, []string{"/ui/", "/ui/server", "/ui/flags/1", "/ui/flags/1/traffic", "/ui/flags/1/nothing", "/ui/flags/6/targeting"}},
 		{"letters", 1280, 900, 1, 32, "light", false, []string{"/ui/", "/ui/server", "/ui/unknown", "/ui/flags/1", "/ui/flags/1/nothing", "/ui/flags/1/traffic", "/ui/flags/1/targeting", "/ui/flags/6/targeting"}},
 	}
 	paths := slices.Concat(once, charts, forms)
@@ -191,10 +201,10 @@ func TestHardCases(t *testing.T) {
 	}
 	// The script finds each kind of fault.
 	p.visit("/ui/keys")
-	p.value(`document.querySelector("main").insertAdjacentHTML("beforeend", "<p id=wide><button class=link>a</button><button class=link>b</button></p><p id=over>over</p><p id=pale>pale</p>"),
+	p.value(`document.querySelector("main").insertAdjacentHTML("beforeend", "<p id=wide><button class=link>a</button><button class=link>b</button></p><p id=over>over</p><p id=pale>pale</p><table id=crooked><tr><th>a<th>b<tr><td>c</table>"),
 		wide.style.width = "2000px", over.style.marginTop = "-16px", pale.style.color = "#aaaaaa", 1`)
 	found := strings.Join(p.examined(), "\n")
-	for _, fault := range []string{"pixels wide: ", "b and over overlap", "the target a is ", "the contrast of pale is 2."} {
+	for _, fault := range []string{"pixels wide: ", "b and over overlap", "the target a is ", "the contrast of pale is 2.", "have 2 and 1 columns"} {
 		if !strings.Contains(found, fault) {
 			t.Errorf("%q is not found in:\n%s", fault, found)
 		}
@@ -278,6 +288,30 @@ func TestFiltersOnPhones(t *testing.T) {
 		p.until("the flag that is off", `document.querySelectorAll(".flags .key").length === 1 && document.querySelector(".flags .key").innerText === "second"`)
 		if wrong := p.examined(); len(wrong) > 0 {
 			t.Errorf("%d pixels: %s", width, strings.Join(wrong, "\n\t"))
+		}
+	}
+}
+
+// TestLongestNames: a flag and a variant with keys of the greatest length widen no page.
+func TestLongestNames(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	key, variant := strings.Repeat("k", 63), strings.Repeat("v", 63)
+	s.api(t, http.MethodPost, "/flags", object{"key": key, "description": strings.Repeat("description", 40)})
+	s.api(t, http.MethodPut, "/flags/1/definition", object{
+		"snapshotID": s.definition(t, 1)["snapshotID"], "enabled": true, "dataRecordsEnabled": true, "tags": []string{strings.Repeat("t", 60)},
+		"variants": []object{{"key": variant}}, "segments": []object{segment(strings.Repeat("segment", 40), 100, nil, variant, 100)},
+	})
+	s.until(t, key)
+	s.evaluate(t, 3)
+	p := open(t, s)
+	for _, width := range []int64{320, 390, 1024} {
+		call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 800, DeviceScaleFactor: 1})
+		for _, path := range []string{"/ui/", "/ui/flags/1", "/ui/flags/1/targeting", "/ui/flags/1/traffic", "/ui/flags/1/nothing", "/ui/flags/1/delete"} {
+			p.load(path)
+			if got := p.value("document.documentElement.scrollWidth"); got != strconv.FormatInt(width, 10) {
+				t.Errorf("%s is %s pixels wide on a screen of %d", path, got, width)
+			}
 		}
 	}
 }

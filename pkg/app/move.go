@@ -21,7 +21,7 @@ func MoveCounts(ctx context.Context, c *config.Config) (err error) {
 	if c.Datar.Store == "" {
 		return errors.New("--move-counts: FLAGR_RECORDER_DATAR_STORE is empty, want the clickhouse:// or clickhouses:// URL that counts are copied to")
 	}
-	if c.Database.Driver == config.DriverJSONFile || c.Database.Driver == config.DriverJSONHTTP {
+	if c.Database.IsDocument() {
 		return fmt.Errorf("--move-counts: FLAGR_DB_DBDRIVER is %s, which has no counts, want sqlite3, postgres or mysql", c.Database.Driver)
 	}
 	logger := newLogger(c.Log, os.Stderr)

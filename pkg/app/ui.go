@@ -26,6 +26,7 @@ func (a *App) newPages(c *config.Config, actor func(*http.Request) string, writa
 		Retention:       c.Datar.Retention,
 		Memory:          a.memory,
 		Turns:           a.turns,
+		Elsewhere:       c.Database.IsDocument() || c.Datar.ForwardURL != "",
 		Now:             a.now,
 		Logger:          a.logger,
 	}

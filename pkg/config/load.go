@@ -29,6 +29,9 @@ const (
 	DriverJSONHTTP = "json_http"
 )
 
+// IsDocument reports whether the flags come from a JSON document instead of a database.
+func (d Database) IsDocument() bool { return d.Driver == DriverJSONFile || d.Driver == DriverJSONHTTP }
+
 // Entries of Recorder.Types.
 const (
 	RecorderKafka   = "kafka"

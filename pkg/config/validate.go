@@ -31,7 +31,7 @@ var (
 func (c *Config) normalize() {
 	c.Log.Level = strings.ToLower(c.Log.Level)
 	c.Log.Format = strings.ToLower(c.Log.Format)
-	if c.Database.Driver == DriverJSONFile || c.Database.Driver == DriverJSONHTTP {
+	if c.Database.IsDocument() {
 		c.Eval.OnlyMode = true
 	}
 	var types []string

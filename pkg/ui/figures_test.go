@@ -174,14 +174,18 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 	}
 	flag := f.m.Snapshot().Flag(id, "")
 	s := &insight.Series{FlagID: id, Unit: insight.UnitDay, Zone: zone, By: insight.By(q.By), Complete: f.complete()}
+	buckets, start := 31, func(from time.Time, i int) time.Time { return from.AddDate(0, 0, i) }
+	if q.Bucket == "hour" {
+		s.Unit, buckets, start = insight.UnitHour, 73, func(from time.Time, i int) time.Time { return from.Add(time.Duration(15+i) * time.Hour) }
+	}
 	fill := func(b *insight.Buckets, from time.Time) {
-		for i := range 31 {
-			b.Starts = append(b.Starts, from.AddDate(0, 0, i))
-			b.Whole = append(b.Whole, i < 30)
+		for i := range buckets {
+			b.Starts = append(b.Starts, start(from, i))
+			b.Whole = append(b.Whole, i < buckets-1)
 		}
-		b.End = from.AddDate(0, 0, 31)
+		b.End = start(from, buckets)
 		for i := range len(flag.Variants) + 1 {
-			line := insight.Line{Counts: make([]int64, 31)}
+			line := insight.Line{Counts: make([]int64, buckets)}
 			if i > 0 {
 				line.VariantID, line.Name = int64(flag.Variants[i-1].ID), flag.Variants[i-1].Key
 			}
@@ -206,7 +210,7 @@ func (f *figures) Series(_ context.Context, id int64, q insight.SeriesQuery) (*i
 		if f.unattributed {
 			other = datar.Unattributed
 		}
-		s.Nothing = []insight.Line{{Outcome: datar.HeldOut, Counts: slices.Clone(s.Lines[0].Counts)}, {Outcome: other, Counts: make([]int64, 31)}}
+		s.Nothing = []insight.Line{{Outcome: datar.HeldOut, Counts: slices.Clone(s.Lines[0].Counts)}, {Outcome: other, Counts: make([]int64, buckets)}}
 		s.Nothing[0].Counts[30], s.Nothing[1].Counts[30] = 21, 9
 	}
 	if q.Compare != "" {
@@ -256,6 +260,9 @@ func (f *figures) Forecast(_ context.Context, id int64, d *entity.Definition) (*
 func (f *figures) Stats() datar.Stats { return datar.Stats{Recorded: 10, Stored: 8, Pending: 2} }
 
 func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
 	record := func(name string, kind datar.ServerKind, at time.Time) datar.ServerRecord {
 		return datar.ServerRecord{Name: name, Run: "r", Kind: kind, Start: at.AddDate(0, 0, -60), At: at, LastFlush: at, FlushInterval: time.Minute, Recorded: 100 + f.missing, Stored: 98, Pending: 1, Dropped: map[string]int64{"closed": 1}}
 	}
@@ -263,7 +270,7 @@ func (f *figures) Servers(context.Context) ([]datar.ServerRecord, error) {
 	for i := range f.servers {
 		all = append(all, record(fmt.Sprintf("pod-%d", i), datar.KindServer, f.m.now))
 	}
-	return all, f.err
+	return all, nil
 }
 
 // counted is setup with numbers.
@@ -484,7 +491,7 @@ func TestCountsAroundAChange(t *testing.T) {
 	if q.Bucket != "hour" || !q.From.Equal(time.Date(2026, 1, 30, 10, 42, 10, 0, time.UTC)) || !q.To.Equal(time.Date(2026, 2, 1, 10, 42, 10, 0, time.UTC)) {
 		t.Errorf("the chart is of %+v", q)
 	}
-	if body := text(chart.root); !strings.Contains(body, "evaluations from 1 Jan 00:00 to today 00:00.") || strings.Contains(body, "to now") {
+	if body := text(chart.root); !strings.Contains(body, "evaluations from 1 Jan 15:00 to 4 Jan 16:00.") || strings.Contains(body, "to now") {
 		t.Errorf("the chart says:\n%s", body)
 	}
 }

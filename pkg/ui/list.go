@@ -406,7 +406,10 @@ func (u *UI) row(p *page, one listed, days int) row {
 	count := total(n, days)
 	r.NotCounted = n.State.State == insight.StateNotCounted && count == 0
 	r.HasSpark = !r.NotCounted
-	r.Spark = n.Spark[:max(0, len(n.Spark)-1)] // today is not over
+	r.Spark = n.Spark
+	if last := len(n.Spark) - 1; last > 0 && slices.Max(n.Spark[:last]) > 0 {
+		r.Spark = n.Spark[:last] // today is not over
+	}
 	r.Total, r.Zero = number(count), count == 0
 	r.Last, r.LastOld = p.Ago(n.Evidence.Last), p.Now.Sub(n.Evidence.Last) >= time.Minute
 	if n.Evidence.Last.IsZero() && (n.State.State == "" || everAsked(n.State)) {
@@ -447,6 +450,9 @@ func (u *UI) listAnswer(p *page, all int, board *board, q listQuery, byState map
 	switch {
 	case u.o.Numbers == nil:
 		under = u.text.say("list.nodatar")
+		if u.o.Elsewhere {
+			under = u.text.say("numbers.elsewhere")
+		}
 	case board == nil:
 		under = u.text.say("list.nonumbers", "at", p.Time(u.o.LastCheck(), "clock"), "again", "")
 	default:

@@ -407,13 +407,21 @@ func boolInt(b bool) int {
 	return 0
 }
 
+// noDatar explains why a server has no numbers at all.
+func (u *UI) noDatar() template.HTML {
+	if u.o.Elsewhere {
+		return u.text.say("numbers.elsewhere")
+	}
+	return u.text.say("numbers.datar")
+}
+
 // missing explains why a page of a flag has no numbers, and what to do; it is empty if the page has
 // numbers.
 func (u *UI) missing(p *page, f *entity.Flag, err error) template.HTML {
 	id := strconv.FormatUint(uint64(f.ID), 10)
 	switch {
 	case u.o.Numbers == nil:
-		return u.text.say("numbers.datar")
+		return u.noDatar()
 	case errors.Is(err, datar.ErrInvalidQuery), errors.Is(err, entity.ErrInvalid):
 		return u.text.say("numbers.invalid", "why", u.text.problem(err))
 	case errors.Is(err, budget.ErrExhausted):

@@ -68,6 +68,9 @@ func (u *UI) overview(rw http.ResponseWriter, r *http.Request) error {
 	p, head := u.flagPage(r, f, "overview")
 	head.Stale, head.Checked = stale, u.o.LastCheck()
 	d := &overviewData{Head: head, Answer: u.who(f), Notes: markdown(f.Notes)}
+	if !f.Enabled {
+		d.Answer = u.text.say("answer.off")
+	}
 	part := u.text.attachmentPart()
 	for i, v := range f.Variants {
 		attachment, _ := part.shown(v.Attachment)
@@ -300,7 +303,11 @@ func addSegment(to *insight.SegmentRollout, from []insight.SegmentRollout) {
 
 func (u *UI) setGot(p *page, f *entity.Flag, r *insight.Rollout, changed time.Time) *setGotView {
 	v := sinceChange(r, changed)
-	view := &setGotView{Since: u.text.say("setgot.since", "version", strconv.FormatInt(v.SnapshotID, 10), "at", p.Time(v.From, ""))}
+	since := "setgot.since"
+	if !v.From.After(r.From) { // the version is older than the window
+		since = "setgot.window"
+	}
+	view := &setGotView{Since: u.text.say(since, "version", strconv.FormatInt(v.SnapshotID, 10), "at", p.Time(v.From, ""))}
 	largest := 0.0
 	for i := range v.Segments {
 		for _, g := range v.Segments[i].Given {
@@ -594,12 +601,16 @@ func countedDays(s *insight.State, created, now time.Time) int64 {
 
 // deletionChecks sets the checks of a deletion; failed checks come first.
 func (u *UI) deletionChecks(r *http.Request, p *page, f *entity.Flag, d *deleteData) {
-	if u.o.Numbers == nil {
-		return
+	var state *insight.State
+	missing := u.missing(p, f, nil)
+	if missing == "" {
+		var err error
+		if state, err = u.o.Numbers.State(r.Context(), int64(f.ID), nil); err != nil {
+			missing = u.missing(p, f, err)
+		}
 	}
-	state, err := u.o.Numbers.State(r.Context(), int64(f.ID), nil)
-	if err != nil {
-		u.o.Logger.Warn("checks of a deletion are missing", "flag", f.ID, "error", err)
+	if missing != "" {
+		d.Checks = append(d.Checks, checkView{"warn", u.text.say("delete.check.unknown"), missing})
 		return
 	}
 	d.Curl = u.curl(r, fmt.Sprintf("/datar/flags/%d/state", f.ID))

@@ -28,6 +28,7 @@ type serverData struct {
 	Servers          []serverRow
 	Holes            []holeRow
 	MoreHoles        int
+	HolesMissing     bool
 	Imbalances       []template.HTML // why the statistics do not balance
 	Settings         []Setting
 	MoreServers      int
@@ -81,9 +82,12 @@ func (u *UI) server(rw http.ResponseWriter, r *http.Request) error {
 			d.Settings = append(d.Settings, s)
 		}
 	}
-	if d.Datar {
+	switch {
+	case d.Datar:
 		u.fillStatistics(r, p, d)
-	} else {
+	case u.o.Elsewhere:
+		d.Answer, d.Under = u.text.say("server.answer.elsewhere"), u.noDatar()
+	default:
 		d.Answer, d.Under = u.text.say("server.answer.off"), u.text.say("server.under.off")
 	}
 	p.Data = d
@@ -157,6 +161,9 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 		}
 		d.Servers = append(d.Servers, row)
 		d.Under = u.text.say("server.under")
+		if err != nil {
+			d.Under = u.text.say("server.under.failed")
+		}
 	}
 	d.Retention = u.text.say("server.retention.all")
 	if days := int(u.o.Retention / (24 * time.Hour)); u.o.Retention > 0 {
@@ -174,7 +181,8 @@ func (u *UI) fillStatistics(r *http.Request, p *page, d *serverData) {
 		}
 	}
 	d.Answer = u.text.say(name, "lost", sum.lost, "n", sum.recorded, "silent", silent)
-	if board := u.boardNow(r.Context()); board != nil {
+	board := u.boardNow(r.Context())
+	if d.HolesMissing = board == nil; !d.HolesMissing {
 		u.fillHoles(p, d, board.states)
 	}
 }

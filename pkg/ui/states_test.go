@@ -2,6 +2,7 @@ package ui_test
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -13,6 +14,8 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/insight"
+	"github.com/flagr-datar/flagr-datar/pkg/ui"
 )
 
 func TestRecordsOff(t *testing.T) {
@@ -169,6 +172,105 @@ func TestRootIsTheSameWithoutFlags(t *testing.T) {
 		without := f.ask(t, http.MethodGet, one.target, nil)
 		if with.status != http.StatusOK || (with.body == without.body) != one.same {
 			t.Errorf("%s: %d, and is the same without flags: %t, want %t", one.target, with.status, with.body == without.body, one.same)
+		}
+	}
+}
+
+// TestAFlagThatIsOff: without counts, its overview says what it gives now.
+func TestAFlagThatIsOff(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.flags[f.full].Enabled = false
+	if got := text(f.ask(t, http.MethodGet, "/ui/flags/1", nil).root); !strings.Contains(got, "The flag is off: nobody gets a variant.") || strings.Contains(got, "of adults in France get") {
+		t.Errorf("the page is\n%s", got)
+	}
+}
+
+// TestWithoutCountsNothingIsClaimed: pages say that they do not know, and why.
+func TestWithoutCountsNothingIsClaimed(t *testing.T) {
+	t.Parallel()
+	const off, here = "Not counted: Datar is off.", "No numbers here: the flags of this server come from a document"
+	without := setup(t)
+	elsewhere := setup(t, func(o *ui.Options) { o.Elsewhere = true })
+	silent, numbers := counted(t)
+	numbers.err = errors.New("no answer")
+	for _, c := range []struct {
+		f            *fixture
+		path         string
+		wants, lacks string
+	}{
+		{without, "/ui/", off, here},
+		{without, "/ui/unknown", off, "No application asks"},
+		{without, "/ui/flags/1/delete", "Unknown" + off, "OK"},
+		{without, "/ui/server", "Nothing is counted: Datar is off.", here},
+		{elsewhere, "/ui/", here, "FLAGR_RECORDER"},
+		{elsewhere, "/ui/flags/1", here, "FLAGR_RECORDER"},
+		{elsewhere, "/ui/unknown", here, "No application asks"},
+		{elsewhere, "/ui/server", "No counts are stored on this server." + here, "Nothing is counted"},
+		{silent, "/ui/server", "Not known: the numbers of the flags cannot be read now.", "None in the last 30 days."},
+		{silent, "/ui/server", "This server only, since it started: the database did not answer", "All servers"},
+		{silent, "/ui/flags/1/delete", "UnknownThe database did not answer", "OK"},
+	} {
+		a := c.f.ask(t, http.MethodGet, c.path, nil)
+		checkPage(t, c.f, c.path, a)
+		if got := text(a.root); !strings.Contains(got, c.wants) || strings.Contains(got, c.lacks) {
+			t.Errorf("%s wants %q and lacks %q:\n%s", c.path, c.wants, c.lacks, got)
+		}
+	}
+}
+
+// TestTheAxisOfHoursNamesDays, because the time of day alone repeats.
+func TestTheAxisOfHoursNamesDays(t *testing.T) {
+	t.Parallel()
+	f, _ := counted(t)
+	var labels []string
+	each(f.ask(t, http.MethodGet, "/ui/flags/1/traffic?bucket=hour", nil).root, func(n *html.Node) {
+		if anchor, _ := attr(n, "text-anchor"); n.Data == "text" && anchor == "middle" {
+			labels = append(labels, text(n))
+		}
+	})
+	if got := strings.Join(labels, ", "); got != "2 Jan, 3 Jan, 4 Jan" {
+		t.Errorf("the labels are %s", got)
+	}
+}
+
+// TestSetAndGotOfAnOldVersion: the page does not take the start of the window for that of the
+// version.
+func TestSetAndGotOfAnOldVersion(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	numbers.rollout, _ = numbers.Rollout(t.Context(), int64(f.full), insight.Window{})
+	for want, from := range map[string]time.Time{"version 2, since ": numbers.rollout.Versions[0].From, "since version 2, ": numbers.rollout.Versions[0].From.Add(-time.Hour)} {
+		numbers.rollout.From = from
+		if got := text(f.ask(t, http.MethodGet, "/ui/flags/1", nil).root); !strings.Contains(got, "Set and got "+want) {
+			t.Errorf("the page lacks %q:\n%s", want, got)
+		}
+	}
+}
+
+// TestTheFirstDayHasASparkline: today counts as long as no other day has evaluations.
+func TestTheFirstDayHasASparkline(t *testing.T) {
+	t.Parallel()
+	f, numbers := counted(t)
+	for _, c := range []struct {
+		yesterday int64
+		last      string
+	}{{0, "96,3"}, {5, "96,3"}} {
+		numbers.change = func(all *insight.States) {
+			for i := range all.Flags {
+				all.Flags[i].Spark = make([]int64, 28)
+				all.Flags[i].Spark[26], all.Flags[i].Spark[27] = c.yesterday, 60
+			}
+		}
+		f.now = f.now.Add(time.Hour) // the list keeps its numbers for less
+		line := ""
+		each(f.ask(t, http.MethodGet, "/ui/", nil).root, func(n *html.Node) {
+			if class, _ := attr(n, "class"); class == "spark-line" {
+				line, _ = attr(n, "points")
+			}
+		})
+		if points := strings.Fields(line); len(points) != 28-min(1, int(c.yesterday)) || points[len(points)-1] != c.last {
+			t.Errorf("with %d evaluations yesterday and 60 today, the line is %q", c.yesterday, line)
 		}
 	}
 }

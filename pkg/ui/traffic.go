@@ -167,8 +167,11 @@ func (u *UI) chart(p *page, f *entity.Flag, s *insight.Series, height, width, ev
 	view.Title = u.text.say("chart.since", "at", p.Time(s.Starts[0], "day"))
 	for i, start := range s.Starts {
 		label := ""
-		if i%every == 0 && i+every/2 < len(s.Starts)+every {
-			label = u.bucketLabel(p, s, start)
+		switch {
+		case ofDays(s) && start.Hour() == 0 && start.YearDay()%((every+23)/24) == 0:
+			label = u.dayLabel(start)
+		case !ofDays(s) && i%every == 0 && i+every/2 < len(s.Starts)+every:
+			label = u.bucketLabel(s, start)
 		}
 		c.Labels = append(c.Labels, label)
 		var parts []string
@@ -222,11 +225,17 @@ func (u *UI) chartFoot(p *page, s *insight.Series, c *chart.Stacked) template.HT
 	return template.HTML(strings.Join(parts, " ")) //nolint:gosec // texts of the catalog
 }
 
-func (u *UI) bucketLabel(p *page, s *insight.Series, start time.Time) string {
+// ofDays reports whether a series has so many hours that the axis names their days.
+func ofDays(s *insight.Series) bool { return s.Unit == insight.UnitHour && len(s.Starts) > 49 }
+
+func (u *UI) bucketLabel(s *insight.Series, start time.Time) string {
 	if s.Unit == insight.UnitHour {
 		return start.Format("15:04")
 	}
-	_ = p
+	return u.dayLabel(start)
+}
+
+func (u *UI) dayLabel(start time.Time) string {
 	return strconv.Itoa(start.Day()) + "\u00a0" + u.text.plain("month."+strconv.Itoa(int(start.Month())))
 }
 
@@ -747,7 +756,7 @@ func (u *UI) unknown(rw http.ResponseWriter, r *http.Request) error {
 	d := &unknownData{Answer: u.text.say("unknown.answer.none")}
 	p.Data = d
 	if u.o.Numbers == nil {
-		d.Missing = u.text.say("numbers.datar")
+		d.Answer, d.Missing = u.text.say("unknown.answer.missing"), u.noDatar()
 		u.render(rw, r, http.StatusOK, "unknown.html", p)
 		return nil
 	}

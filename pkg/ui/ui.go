@@ -90,6 +90,9 @@ type Options struct {
 	LastCheck func() time.Time
 	// Numbers is nil if Datar is off, or stores its counts elsewhere.
 	Numbers Numbers
+	// Elsewhere is set if this server cannot store counts: its flags come from a document, or it
+	// forwards its counts.
+	Elsewhere bool
 	// Statistics is nil if Datar is off.
 	Statistics Statistics
 	// Tail reports whether this server streams individual evaluations at /datar/flags/{id}/tail.
