@@ -96,7 +96,7 @@ func TestEachFindingAndTheNearestCaseWithout(t *testing.T) {
 		"two sides":         {nil, []datar.Row{blue(10000), green(1)}, nil, insight.RuleOneSided, "", 0},
 		"one side is set":   {onlyBlue, []datar.Row{blue(10)}, nil, insight.RuleOneSided, "", 0},
 		"no side":           {nil, []datar.Row{heldOut(10)}, nil, insight.RuleOneSided, "", 0},
-		"no entity id":      {nil, []datar.Row{asked(blue(12), datar.AskedWithoutEntityID), green(1)}, nil, insight.RuleNoEntityID, "12 evaluations had no entity id", 12},
+		"no entity id":      {nil, []datar.Row{asked(blue(12), datar.AskedWithoutEntityID), green(1)}, nil, insight.RuleNoEntityID, "12 evaluations had no entity ID", 12},
 		"entity ids":        {nil, []datar.Row{asked(blue(12), datar.AskedByTag), green(1)}, nil, insight.RuleNoEntityID, "", 0},
 		"unevaluable":       {nil, []datar.Row{asked(noMatch(7), datar.AskedUnevaluable)}, nil, insight.RuleUnevaluable, "In 7 evaluations a constraint could not be evaluated", 7},
 		"evaluable":         {nil, []datar.Row{noMatch(7)}, nil, insight.RuleUnevaluable, "", 0},

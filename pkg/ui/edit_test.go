@@ -928,3 +928,35 @@ func TestUnreachableSegmentsAreMarkedDuringEditing(t *testing.T) {
 		t.Errorf("the review warns: %q", warning)
 	}
 }
+
+// TestLineEndsInFieldsOfOneLine: browsers remove them, and the form keeps them.
+func TestLineEndsInFieldsOfOneLine(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	saved := f.flags[1]
+	saved.Description, saved.Segments[1].Description = "one\r\ntwo", "three\nfour"
+	saved.Segments[0].Constraints[0].Operator, saved.Segments[0].Constraints[0].Value = "IN", "[\"FR\",\n\"DE\"]"
+	form := f.form(t)
+	for _, values := range form {
+		for i := range values {
+			values[i] = strings.NewReplacer("\r", "", "\n", "").Replace(values[i])
+		}
+	}
+	form.Set("s.0.rollout", "80")
+	form.Set("s.0.description", "other")
+	form.Set("do", "save")
+	if a := f.ask(t, http.MethodPost, targeting, form); a.status != http.StatusSeeOther {
+		t.Fatalf("save: %d\n%s", a.status, text(a.root))
+	}
+	got := f.flags[1]
+	if got.Segments[0].RolloutPercent != 80 || got.Segments[0].Description != "other" {
+		t.Errorf("the changes are not saved: %+v", got.Segments[0])
+	}
+	for name, one := range map[string][2]string{
+		"description": {got.Description, "one\r\ntwo"}, "segment": {got.Segments[1].Description, "three\nfour"}, "value": {got.Segments[0].Constraints[0].Value, "[\"FR\",\n\"DE\"]"},
+	} {
+		if one[0] != one[1] {
+			t.Errorf("the %s is %q, want %q", name, one[0], one[1])
+		}
+	}
+}

@@ -190,11 +190,35 @@ func unixLines(text string) string {
 	return strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
 }
 
-// keepLines restores the line ends of notes that are unchanged otherwise, because browsers replace
-// them.
+// oneLine removes line ends as a text field of a browser does.
+func oneLine(text string) string { return strings.NewReplacer("\r", "", "\n", "").Replace(text) }
+
+// keepLines restores the line ends of texts that are unchanged otherwise, because browsers replace
+// them in notes, and remove them in fields of one line.
 func (d *form) keepLines(saved *entity.Flag) {
 	if d.Notes == unixLines(saved.Notes) {
 		d.Notes = saved.Notes
+	}
+	keep := func(field *string, saved string) {
+		if *field == oneLine(saved) {
+			*field = saved
+		}
+	}
+	keep(&d.Description, saved.Description)
+	for i := range d.Segments {
+		s := &d.Segments[i]
+		at := slices.IndexFunc(saved.Segments, func(one entity.Segment) bool { return one.ID == s.ID })
+		if at < 0 {
+			continue
+		}
+		before := &saved.Segments[at]
+		keep(&s.Description, before.Description)
+		for j := range s.Constraints {
+			c := &s.Constraints[j]
+			if at := slices.IndexFunc(before.Constraints, func(one entity.Constraint) bool { return one.ID == c.ID }); at >= 0 {
+				keep(&c.Value, before.Constraints[at].Value)
+			}
+		}
 	}
 }
 
