@@ -198,8 +198,8 @@ type deletedFlag struct {
 	At time.Time
 }
 
-// DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts. Keys that no flag can
-// have are skipped: some databases fail when they compare them.
+// DeletedAmong returns the deleted flags that have one of the keys or IDs, without parts. Keys that
+// no flag can have are skipped: some databases fail when they compare them.
 func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
 	flags := []entity.Flag{}
 	find := func(column string, values any) error {

@@ -502,8 +502,8 @@ func searchedTags(tags []string) []searched {
 }
 
 // unsearchable maps a database error about a text with characters that the column cannot hold to an
-// error for the client. It names the text with the highest character: which ones a column holds depends on
-// its character set, but all have ASCII.
+// error for the client. It names the text with the highest character: which ones a column holds
+// depends on its character set, but all have ASCII.
 func (s *Store) unsearchable(err error, texts []searched) error {
 	if s.dialect.incomparable == nil || !s.dialect.incomparable(err) {
 		return err

@@ -89,7 +89,8 @@ func (j *JWTAuth) User(r *http.Request) string {
 
 var errNoToken = errors.New("no token")
 
-// lastSecond is beyond every time that a claim can mean, in Unix seconds. Up to it, times do not overflow.
+// lastSecond is beyond every time that a claim can mean, in Unix seconds. Up to it, times do not
+// overflow.
 const lastSecond = 1 << 53
 
 // claims returns the claims of the request's token. The error is errNoToken if the request has no
