@@ -100,10 +100,10 @@ func (c *Constraint) source() (string, error) {
 	}
 	value := strings.TrimSpace(c.Value)
 	if len(c.Property) > maxPropertyBytes {
-		return "", Wrong("api.constraint.property", "n", catalog.Digits(len(c.Property)), "most", catalog.Digits(maxPropertyBytes))
+		return "", beyondLimit("api.constraint.property", "n", catalog.Digits(len(c.Property)), "most", catalog.Digits(maxPropertyBytes))
 	}
 	if len(value) > maxValueBytes {
-		return "", Wrong("api.constraint.value", "n", catalog.Digits(len(value)), "most", catalog.Digits(maxValueBytes))
+		return "", beyondLimit("api.constraint.value", "n", catalog.Digits(len(value)), "most", catalog.Digits(maxValueBytes))
 	}
 	if c.isPattern() {
 		// In a string literal, escapes are decoded; a regex literal keeps them.
@@ -232,16 +232,16 @@ func checkTokens(source string) error {
 			list = 0
 		case ']':
 			if list > 2*maxListLength {
-				return Wrong("api.constraint.list", "n", catalog.Digits(list/2), "most", catalog.Digits(maxListLength))
+				return beyondLimit("api.constraint.list", "n", catalog.Digits(list/2), "most", catalog.Digits(maxListLength))
 			}
 		}
 		switch {
 		case tokens > maxTokens:
-			return Wrong("api.constraint.parts", "most", catalog.Digits(maxTokens))
+			return beyondLimit("api.constraint.parts", "most", catalog.Digits(maxTokens))
 		case nesting > maxNesting:
-			return Wrong("api.constraint.levels", "most", catalog.Digits(maxNesting))
+			return beyondLimit("api.constraint.levels", "most", catalog.Digits(maxNesting))
 		case malformed > maxMalformed:
-			return Wrong("api.constraint.malformed", "most", catalog.Digits(maxMalformed))
+			return beyondLimit("api.constraint.malformed", "most", catalog.Digits(maxMalformed))
 		}
 	}
 	return nil
@@ -251,7 +251,7 @@ func checkTokens(source string) error {
 // too large.
 func checkExpr(expr conditions.Expr, level int) error {
 	if level > 2*maxNesting { // each operator in parentheses is two
-		return Wrong("api.constraint.deep", "most", catalog.Digits(maxNesting))
+		return beyondLimit("api.constraint.deep", "most", catalog.Digits(maxNesting))
 	}
 	switch e := expr.(type) {
 	case *conditions.ParenExpr:

@@ -70,7 +70,7 @@ func instructions(pattern *syntax.Regexp) int {
 // is not an error.
 func checkPattern(pattern string) error {
 	if size, err := PatternSize(pattern, MaxPatternSize); err == nil && size > MaxPatternSize {
-		return Wrong("api.pattern.large", "most", catalog.Digits(MaxPatternSize), "class", unicodeClassSize, "folded", catalog.Digits(foldedClassSize))
+		return beyondLimit("api.pattern.large", "most", catalog.Digits(MaxPatternSize), "class", unicodeClassSize, "folded", catalog.Digits(foldedClassSize))
 	}
 	return nil
 }

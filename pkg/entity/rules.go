@@ -17,6 +17,9 @@ import (
 var (
 	// ErrInvalid marks input that breaks a rule of this package.
 	ErrInvalid = errors.New("invalid input")
+	// ErrBeyondLimit marks a constraint beyond a limit of this server. Flagr may have stored it. It
+	// matches ErrInvalid.
+	ErrBeyondLimit = fmt.Errorf("%w: constraint beyond a limit", ErrInvalid)
 	// ErrNotFound means that a row does not exist, or is not part of the given flag.
 	ErrNotFound = errors.New("record not found")
 	// ErrDuplicateKey means that another flag, deleted or not, has the key.
@@ -85,6 +88,11 @@ func Invalid(format string, args ...any) error {
 // Wrong returns an error with a message of the catalog, which pages show in their language, that
 // matches ErrInvalid. Arguments that repeat input are to be at most a few kilobytes long.
 func Wrong(name string, args ...any) error { return &kindError{ErrInvalid, catalog.Say(name, args...)} }
+
+// beyondLimit is Wrong for a constraint beyond a limit. Its error also matches ErrBeyondLimit.
+func beyondLimit(name string, args ...any) error {
+	return &kindError{ErrBeyondLimit, catalog.Say(name, args...)}
+}
 
 // NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes,
 // that matches ErrNotFound.

@@ -166,7 +166,12 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 		}
 		for j := range s.Constraints {
 			part := fmt.Sprintf("%s, constraint %d", part, j+1)
-			if _, err := s.Constraints[j].Expr(); err != nil {
+			_, err := s.Constraints[j].Expr()
+			if errors.Is(err, entity.ErrBeyondLimit) { // as in a database: a server exports what it has loaded
+				p.add(SeverityWarning, part, "never matches: %s", err)
+				continue
+			}
+			if err != nil {
 				p.add(SeverityError, part, "%s", err)
 				continue
 			}

@@ -131,6 +131,17 @@ func TestParseDocumentFindings(t *testing.T) {
 			"pattern", segment(`"Constraints": [{"Property": "p", "Operator": "EREG", "Value": "\"[\""}], ` + shared),
 			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "pattern cannot be used, so that the comparison never holds: error parsing regexp: missing closing ]: `[`"}},
 		},
+		{
+			"pattern too large", segment(`"Constraints": [{"Property": "p", "Operator": "EREG", "Value": "\"(a{1000}){40}\""}, {"Property": "p", "Operator": "EREG", "Value": "\"` + strings.Repeat("a{1000}", 40) + `\""}], ` + shared),
+			[]evalcache.Finding{
+				{warning, "a", "segment 1, constraint 1", "pattern cannot be used, so that the comparison never holds: error parsing regexp: invalid repeat count: `{40}`"},
+				{warning, "a", "segment 1, constraint 2", "never matches: pattern is too large: at most 32768 instructions are allowed, with repetitions written out, where a Unicode class counts 100 and a class in brackets that ignores case counts 1000; IN compares a long list of strings faster"},
+			},
+		},
+		{
+			"property too long", segment(`"Constraints": [{"Property": "` + strings.Repeat("p", 1025) + `", "Operator": "EQ", "Value": "1"}], ` + shared),
+			[]evalcache.Finding{{warning, "a", "segment 1, constraint 1", "never matches: property has 1025 bytes, more than the 1024 allowed"}},
+		},
 		{"empty flag", `{"Key": "a"}`, []evalcache.Finding{{warning, "a", "", "has no variants"}, {warning, "a", "", "has no segments"}}},
 		{"no distributions", segment(``), []evalcache.Finding{{warning, "a", "segment 1", "has no distributions, so no entity gets a variant"}}},
 	} {
