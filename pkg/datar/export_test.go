@@ -49,12 +49,13 @@ func (e *Engine) CrashInBegin(written int, begun bool) {
 }
 
 // LateAdd counts in a slot of the engine as a Record does that was held up before its addition, and
-// calls f between the addition and its taking back.
-func (e *Engine) LateAdd(f func()) {
-	s := e.mu.arenas[len(e.mu.arenas)-1].engineMu.cells[0].slot
-	s.count.Add(1)
+// calls f between the addition and its taking back. It reports whether the evaluation must be
+// counted elsewhere.
+func (e *Engine) LateAdd(f func()) (elsewhere bool) {
+	c := e.mu.arenas[len(e.mu.arenas)-1].engineMu.cells[0]
+	count := c.slot.count.Add(1)
 	f()
-	s.count.Add(-1)
+	return !c.isFinished(count, 1) && found{c, c.slot}.finish(count, c.last.Load(), 1) == 0
 }
 
 // CrashWhileNoting leaves the engine as a process that was killed while it noted batches in its
@@ -76,16 +77,22 @@ func (e *Engine) CrashWhileNoting(pick func() bool) {
 }
 
 // StripeAll treats all keys of the newest arena as busy ones, as far as there is room.
-func (e *Engine) StripeAll() {
+func (e *Engine) StripeAll() { e.StripeLater()() }
+
+// StripeLater returns a function that does what StripeAll does now, as Records do that were delayed
+// after they counted.
+func (e *Engine) StripeLater() func() {
 	e.mu.Lock()
 	var cells []*cell
 	if a := e.newestLocked(); a != nil {
 		cells = slices.Clone(a.engineMu.cells)
 	}
 	e.mu.Unlock()
-	for _, c := range cells {
-		if !c.isStripe {
-			e.stripe(c)
+	return func() {
+		for _, c := range cells {
+			if !c.isStripe {
+				e.stripe(c)
+			}
 		}
 	}
 }

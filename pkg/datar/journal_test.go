@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -360,6 +361,61 @@ func TestJournalCutWhileInUse(t *testing.T) {
 			}
 			if files := h.files("*"); len(files) != 1 || files[0] == cut {
 				t.Errorf("files are %q, want a new journal instead of %q", files, cut)
+			}
+		})
+	}
+}
+
+// Goroutines that count in stripes of a file that was cut count on elsewhere.
+func TestJournalCutUnderStripes(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		size   int64
+		extend bool // the file again, before the flush
+	}{
+		"to nothing": {}, "behind the header": {size: 4096}, "partly": {size: 4096 + 64*50}, "and extended": {extend: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const goroutines, each = 32, 50
+			h := newHost(t)
+			e := h.start()
+			count := func() {
+				var group sync.WaitGroup
+				for range goroutines {
+					group.Go(func() {
+						for i := range int64(each) {
+							e.record(i%5+1, 1, 1, 1)
+						}
+					})
+				}
+				group.Wait()
+			}
+			count()
+			e.StripeAll()
+			count()
+			if n := e.Stripes(); n == 0 {
+				t.Error("there are no stripes")
+			}
+			e.flush(t)
+			cut := h.files("*.journal")[0]
+			whole, err := os.Stat(cut)
+			if err := errors.Join(err, os.Truncate(cut, test.size)); err != nil {
+				t.Fatal(err)
+			}
+			count()
+			if test.extend {
+				if err := os.Truncate(cut, whole.Size()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e.flush(t)
+			count()
+			e.flush(t)
+			h.wantStored(4 * goroutines * each)
+			wantStats(t, e.Engine, 4*goroutines*each, 4*goroutines*each, 0)
+			if got := e.Stats().LostJournals; got != 1 {
+				t.Errorf("%d lost journals, want 1", got)
 			}
 		})
 	}
@@ -1008,6 +1064,128 @@ func TestBusyKey(t *testing.T) {
 	}
 }
 
+// A Record that is delayed after it counted may find its key busy when its cell is already given
+// up. Later evaluations of the key must not find that cell, as the journal would be given up for it.
+func TestBusyKeyOfAPastHour(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	e := h.start()
+	e.record(1, 1, 1, 1)
+	stripe := e.StripeLater()
+	late := h.clock.Now()
+	h.clock.advance(time.Hour)
+	e.record(2, 1, 1, 1)
+	e.flush(t)
+	stripe()
+	event := datar.Event{FlagID: 1, VariantID: 1, SegmentID: 1, Time: late}
+	for range 4 {
+		e.Record(event)
+		if n := e.PendingInMemory(); n != 0 {
+			t.Fatalf("%d evaluations are not in a journal", n)
+		}
+		e.flush(t)
+		e.flush(t) // gives up what the one before has stored
+	}
+	e.Record(event)
+	e.Crash()
+	h.start().flush(t)
+	h.wantStored(7)
+}
+
+// Each count is stored under its key and within its first and last time, also if keys get stripes,
+// hours end, and the store fails meanwhile.
+func TestStripesUnderLoad(t *testing.T) {
+	t.Parallel()
+	const goroutines, flushes = 4, 40
+	h := newHost(t)
+	e := h.start()
+	counts := []int64{0, 1, 1, 1, 7, 1000, 1<<16 - 1, 1 << 16, 1<<16 + 1, 1 << 20}
+	all := make([]map[datar.Key]datar.Row, goroutines)
+	var recorders sync.WaitGroup
+	var stop atomic.Bool
+	var recorded atomic.Int64
+	for g := range goroutines {
+		random := rand.New(rand.NewPCG(uint64(g), 11))
+		want := map[datar.Key]datar.Row{}
+		all[g] = want
+		recorders.Go(func() {
+			for !stop.Load() {
+				event := datar.Event{
+					FlagID: 1, VariantID: random.Int64N(2) + 1, SegmentID: random.Int64N(2), Count: counts[random.IntN(len(counts))],
+					Outcome: datar.Matched, Version: uint16(random.IntN(2)),
+					Time: h.clock.Now().Add(-time.Duration(random.Int64N(int64(90 * time.Minute)))),
+				}
+				e.Record(event)
+				recorded.Add(1)
+				key := datar.Key{
+					FlagID: 1, VariantID: event.VariantID, SegmentID: event.SegmentID, Hour: datar.HourOf(event.Time),
+					Outcome: datar.Matched, Version: event.Version,
+				}
+				addRow(want, datar.Row{Key: key, Count: max(1, event.Count), First: event.Time.UnixMilli(), Last: event.Time.UnixMilli()})
+			}
+		})
+	}
+	stripe := func() {}
+	for i := range flushes {
+		until(t, "goroutines that record", func() bool { return recorded.Load() >= int64(i)*500 })
+		e.StripeAll()
+		h.store.fail(nil, nil)
+		switch i % 5 {
+		case 1:
+			h.store.fail(errors.New("down"), nil)
+		case 3:
+			h.store.fail(nil, errors.New("answer lost"))
+		}
+		_ = e.Flush(t.Context())
+		stripe() // what was counted before the last hour ended
+		stripe = e.StripeLater()
+		h.clock.advance(time.Duration(i%4) * 20 * time.Minute)
+	}
+	stop.Store(true)
+	recorders.Wait()
+	h.store.fail(nil, nil)
+	e.flush(t)
+	want := map[datar.Key]datar.Row{}
+	wantDetails := map[datar.Key]int64{}
+	for _, rows := range all {
+		for key, row := range rows {
+			wantDetails[key] += row.Count
+			row.Outcome, row.Version = 0, 0
+			addRow(want, row)
+		}
+	}
+	got := map[datar.Key]datar.Row{}
+	for _, row := range h.store.Rows() {
+		got[row.Key] = row
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+	details, err := h.store.Details(t.Context(), datar.DetailsQuery{
+		To: datar.HourOf(noon) + 10_000,
+		GroupBy: datar.GroupFlag | datar.GroupVariant | datar.GroupSegment | datar.GroupHour |
+			datar.GroupOutcome | datar.GroupVersion,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gotDetails := map[datar.Key]int64{}
+	for _, row := range details {
+		gotDetails[row.Key] += row.Count
+	}
+	if diff := cmp.Diff(wantDetails, gotDetails); diff != "" {
+		t.Errorf("details (-want +got):\n%s", diff)
+	}
+}
+
+// addRow adds a row to the one of its key.
+func addRow(rows map[datar.Key]datar.Row, row datar.Row) {
+	if old, ok := rows[row.Key]; ok {
+		row.Count, row.First, row.Last = row.Count+old.Count, min(row.First, old.First), max(row.Last, old.Last)
+	}
+	rows[row.Key] = row
+}
+
 func TestKillWhileABatchIsNoted(t *testing.T) {
 	t.Parallel()
 	const keys = 5
@@ -1041,22 +1219,58 @@ func TestKillWhileABatchIsNoted(t *testing.T) {
 }
 
 // A Record that was held up adds to a sealed slot and takes it back. What is read in between must
-// not be one too many.
+// not be one too many, nor what is left in a journal.
 func TestCloseBesideALateRecord(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	e := h.start()
-	e.record(1, 1, 1, 10)
-	h.store.applied = func() {
-		h.store.applied = nil
-		e.record(1, 1, 1, 1) // the final flush finds one more
-		h.store.applied = func() { e.LateAdd(func() { wantStats(t, e.Engine, 11, 10, 0) }) }
+	for name, test := range map[string]struct {
+		answer error // of the store
+		cut    bool  // the journal, while the Record is held up
+	}{
+		"the store has all":  {},
+		"a journal is left":  {answer: errors.New("answer lost")},
+		"the journal is cut": {answer: errors.New("answer lost"), cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			e := h.start()
+			e.record(1, 1, 1, 10)
+			path := h.files("*.journal")[0]
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			heldUp := func() {
+				wantStats(t, e.Engine, 11, 10, 0)
+				if test.cut {
+					if err := os.Truncate(path, 0); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			h.store.applied = func() {
+				e.record(1, 1, 1, 1) // the final flush finds one more
+				h.store.fail(nil, test.answer)
+				h.store.applied = func() {
+					if !e.LateAdd(heldUp) {
+						t.Error("an evaluation was counted in a sealed slot")
+					}
+					if test.answer != nil {
+						cancel()
+					}
+				}
+			}
+			if err := e.Close(ctx); (err != nil) != (test.answer != nil) {
+				t.Errorf("Close: %v", err)
+			}
+			e.AwaitClosed()
+			h.store.applied = nil
+			h.store.fail(nil, nil)
+			h.start().flush(t)
+			h.wantStored(11)
+			if test.answer == nil {
+				wantStats(t, e.Engine, 11, 11, 0)
+			}
+		})
 	}
-	if err := e.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	h.wantStored(11)
-	wantStats(t, e.Engine, 11, 11, 0)
 }
 
 func TestUnfinishedJournalsAreRemoved(t *testing.T) {

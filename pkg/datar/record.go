@@ -94,13 +94,14 @@ func (e *Engine) recordRest(c *cell, key packedKey, ms, n int64, timeless bool, 
 	}
 }
 
-// stripe spreads a busy key over several slots, if it is counted in the newest arena.
+// stripe spreads a busy key over several slots, if it is counted in the newest arena. It ignores a
+// cell that was removed from the table after it counted.
 func (e *Engine) stripe(c *cell) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if c.arena == e.newestLocked() {
+	if t := e.table.Load(); c.arena == e.newestLocked() && t.get(c.key).cell == c {
 		c.arena.stripeLocked(c)
-		e.table.Load().noteStripes(c)
+		t.noteStripes(c)
 	}
 }
 
