@@ -440,7 +440,7 @@ func FuzzRecordUnknown(f *testing.F) {
 // An event with a Count is so many evaluations, wherever it ends: stored, dropped, or in stripes.
 func TestAnEventMayStandForMany(t *testing.T) {
 	t.Parallel()
-	f := setup(t, func(o *datar.Options) { o.MaxKeys = 16 })
+	f := setup(t)
 	event := datar.Event{FlagID: 1, VariantID: 1, Time: noon}
 	for _, n := range []int64{0, 1, 41, 1 << 20, 1_000_000_000} {
 		event.Count = n
@@ -451,6 +451,9 @@ func TestAnEventMayStandForMany(t *testing.T) {
 	event.Count = 7
 	f.Record(event)
 	want += 7
+	if n := f.Stripes(); n != 1 {
+		t.Errorf("%d stripes have counted, want 1", n)
+	}
 	f.flush(t)
 	if got := f.store.sum(); got != want {
 		t.Errorf("%d stored, want %d", got, want)
@@ -469,6 +472,20 @@ func TestAnEventMayStandForMany(t *testing.T) {
 	f.Record(event)
 	if s := f.Stats(); s.Dropped[datar.DropClosed] != 30 || s.Recorded != want+32 {
 		t.Errorf("%+v, want 30 dropped after Close", s)
+	}
+}
+
+// Events with a Count make a key busy, also if its count never is a multiple of what makes it busy.
+func TestBusyKeyOfEventsWithACount(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int64{7, 1<<16 - 1, 1<<16 + 1, 1 << 20} {
+		f := setup(t)
+		for range max(4, 3<<16/n) {
+			f.Record(datar.Event{FlagID: 1, VariantID: 1, Time: noon, Count: n})
+		}
+		if f.Stripes() == 0 {
+			t.Errorf("no stripes after events with a count of %d", n)
+		}
 	}
 }
 
