@@ -79,19 +79,23 @@ func TestABTest(t *testing.T) {
 }
 
 // TestCommandsOfTheGuides runs the blocks with curl of README.md and of the guides that have no
-// test of their own, one after the other. What Getting started says of the responses must be in
-// them.
+// test of their own, one after the other. What Getting started and Evaluation logging say of the
+// responses must be in them.
 func TestCommandsOfTheGuides(t *testing.T) {
 	t.Parallel()
 	lookUp(t, "curl")
 	dir := t.TempDir()
-	s := startIn(t, dir, quick)
+	s := startIn(t, dir, quick.with(environ{"FLAGR_RECORDER_DATAR_INGEST_ENABLED": "true"}))
 	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 	parts := regexp.MustCompile("`(\"[^`]+)`")
-	for _, page := range []string{"docs/getting-started.md", "README.md", "docs/datar.md", "docs/upgrade.md"} {
+	for _, page := range []string{"docs/getting-started.md", "README.md", "docs/datar.md", "docs/upgrade.md", "docs/evaluation-logging.md"} {
 		text, err := os.ReadFile(filepath.Join("..", page))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if page == "docs/evaluation-logging.md" { // has a flag of its own
+			newFlag(t, s, "checkout-button")
+			awaitChanges(t, s)
 		}
 		var printed strings.Builder
 		ran := 0
@@ -114,7 +118,7 @@ func TestCommandsOfTheGuides(t *testing.T) {
 		if ran == 0 {
 			t.Errorf("%s has no block with curl", page)
 		}
-		if page != "docs/getting-started.md" {
+		if page != "docs/getting-started.md" && page != "docs/evaluation-logging.md" {
 			continue
 		}
 		for _, part := range parts.FindAllStringSubmatch(string(text), -1) {
