@@ -1065,7 +1065,8 @@ func TestBusyKey(t *testing.T) {
 }
 
 // A Record that is delayed after it counted may find its key busy when its cell is already given
-// up. Later evaluations of the key must not find that cell, as the journal would be given up for it.
+// up. Later evaluations of the key must not find that cell, as the journal would be given up for
+// it.
 func TestBusyKeyOfAPastHour(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
