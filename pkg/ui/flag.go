@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -141,7 +140,7 @@ func (u *UI) saveField(rw http.ResponseWriter, r *http.Request, d entity.Definit
 // backTo returns the page of the form, below /ui/.
 func backTo(r *http.Request, usual string) string {
 	back := r.PostForm.Get("back")
-	if parsed, err := url.Parse(back); back == "" || err != nil || parsed.IsAbs() || parsed.Host != "" || !strings.HasPrefix(back, "flags/") || strings.Contains(back, "..") || strings.Contains(back, "\\") {
+	if !isRelative(back) || !strings.HasPrefix(back, "flags/") || strings.Contains(back, "..") {
 		return usual
 	}
 	return back

@@ -277,11 +277,18 @@ func (u *UI) preferences(rw http.ResponseWriter, r *http.Request) error {
 		u.setCookie(rw, cookieZone, zone, maxAge)
 	}
 	back := r.PostForm.Get("back")
-	if parsed, err := url.Parse(back); err != nil || parsed.IsAbs() || parsed.Host != "" || strings.HasPrefix(back, "/") || strings.Contains(back, "\\") {
+	if !isRelative(back) || strings.HasPrefix(back, "/") {
 		back = ""
 	}
 	seeOther(rw, "./"+back)
 	return nil
+}
+
+// isRelative reports whether a field with the page to go back to has no host and fits a header.
+func isRelative(back string) bool {
+	const maxBytes = 2000 // the pages have shorter ones, and proxies accept a few kilobytes of headers
+	parsed, err := url.Parse(back)
+	return err == nil && len(back) <= maxBytes && !parsed.IsAbs() && parsed.Host == "" && !strings.Contains(back, "\\")
 }
 
 // Time returns a time element in the zone of the page, with UTC in its title.

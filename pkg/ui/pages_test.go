@@ -398,7 +398,7 @@ func TestPreferencesAreKept(t *testing.T) {
 	if a.status != http.StatusSeeOther || a.header.Get("Location") != "./flags/1?x=1" || !strings.Contains(a.header.Get("Set-Cookie"), "flagr_theme=dark; Path=/ui/") {
 		t.Errorf("%d %v", a.status, a.header)
 	}
-	for _, back := range []string{"//evil.example.com", "https://evil.example.com", "/x", `\evil`} {
+	for _, back := range []string{"//evil.example.com", "https://evil.example.com", "/x", `\evil`, "flags/1?x=" + strings.Repeat("x", 2000)} {
 		if location := f.ask(t, http.MethodPost, "/ui/preferences", url.Values{"back": {back}}).header.Get("Location"); location != "./" {
 			t.Errorf("back %q leads to %q", back, location)
 		}
