@@ -262,7 +262,7 @@ func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
 		c.fault("pattern is not used: the patterns of all flags have more than %d instructions", maxPatterns)
 		return nil, 0
 	}
-	compiled, err := regexp.Compile(source)
+	compiled, err := sharedPatterns.compile(source, size)
 	if err != nil {
 		c.fault("pattern cannot be used, so that the comparison never holds: %s", err)
 		return nil, 0

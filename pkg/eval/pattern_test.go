@@ -1,0 +1,50 @@
+package eval
+
+import (
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"weak"
+)
+
+// TestLargePatternsAreShared compiles patterns as two snapshots do.
+func TestLargePatternsAreShared(t *testing.T) {
+	t.Parallel()
+	cache := patternCache{compiled: map[string]weak.Pointer[regexp.Regexp]{}}
+	compile := func(source string) *regexp.Regexp {
+		pattern, err := cache.compile(source, len(source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pattern
+	}
+	large := strings.Repeat("a|b", minSharedPattern)
+	first := compile(large)
+	if compile(large) != first || compile(large+"c") == first {
+		t.Error("equal patterns are not shared, or different ones are")
+	}
+	if small := compile("a|b"); small == compile("a|b") || len(cache.compiled) != 2 {
+		t.Errorf("the cache has %d patterns, want the 2 large ones", len(cache.compiled))
+	}
+	if _, err := cache.compile("("+large, len(large)); err == nil {
+		t.Error("a malformed pattern has no error")
+	}
+	runtime.KeepAlive(first)
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		runtime.GC()
+		cache.mu.Lock()
+		left := len(cache.compiled)
+		cache.mu.Unlock()
+		if left == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d patterns are kept that nothing uses", left)
+		}
+	}
+	if again := compile(large); !again.MatchString("a") {
+		t.Error("a pattern that was forgotten is not compiled again")
+	}
+}
