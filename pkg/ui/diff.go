@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"slices"
@@ -120,7 +121,8 @@ func (d *flagDiff) segments(a, b *entity.Flag) {
 		name := segmentName(d.text, i, s.Description)
 		place, known := was[s.ID]
 		if !known || s.ID == 0 {
-			d.add(at, func(f *form) { f.act("remove-segment." + strconv.Itoa(i)) }, "diff.segment.added", "segment", name)
+			d.add(at, func(f *form) { f.act("remove-segment." + strconv.Itoa(i)) }, "diff.segment.added", "segment", name,
+				"who", d.whoIn(s), "percent", points(s.RolloutPercent), "shares", catalog.Name(cmp.Or(clip(shareWords(s)), d.text.plain("diff.segment.unshared"))))
 			continue
 		}
 		kept[s.ID] = true
@@ -139,6 +141,22 @@ func (d *flagDiff) segments(a, b *entity.Flag) {
 		}
 		d.add("segments", func(f *form) { sortLike(f, a) }, "diff.segment.order", "x", strings.Join(words, ", "))
 	}
+}
+
+// whoIn lists the first constraints of a segment.
+func (d *flagDiff) whoIn(s *entity.Segment) any {
+	const shown = 3
+	var words []string
+	for i := range s.Constraints[:min(shown, len(s.Constraints))] {
+		words = append(words, clip(d.text.constraint(&s.Constraints[i])))
+	}
+	if len(words) == 0 {
+		return d.text.plain("diff.segment.everybody")
+	}
+	if len(s.Constraints) > shown {
+		words = append(words, "…")
+	}
+	return code(clip(strings.Join(words, " "+d.text.plain("and")+" ")))
 }
 
 // undoRemoved restores the segment of a flag in a form.

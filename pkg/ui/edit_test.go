@@ -292,7 +292,7 @@ func TestTwoBrowsersEditOneFlag(t *testing.T) {
 func TestMineWithPartsThatTheyRemoved(t *testing.T) {
 	t.Parallel()
 	for removed, want := range map[string]string{
-		"remove-segment.0":      "New segment 1, “Adults in France”.",
+		"remove-segment.0":      `New segment 1, “Adults in France”: country EQ "FR" and age GTE 18, rollout 10 %, blue 50 %, green 50 %.`,
 		"remove-constraint.0.0": `New constraint of segment 1, “Adults in France”: country EQ "FR".`,
 		"remove-variant.0":      "New variant blue.",
 	} {
