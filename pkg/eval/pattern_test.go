@@ -21,8 +21,8 @@ func TestLargePatternsAreShared(t *testing.T) {
 		return pattern
 	}
 	large := strings.Repeat("a|b", minSharedPattern)
-	first := compile(large)
-	if compile(large) != first || compile(large+"c") == first {
+	first, other := compile(large), compile(large+"c")
+	if compile(large) != first || other == first {
 		t.Error("equal patterns are not shared, or different ones are")
 	}
 	if small := compile("a|b"); small == compile("a|b") || len(cache.compiled) != 2 {
@@ -32,6 +32,7 @@ func TestLargePatternsAreShared(t *testing.T) {
 		t.Error("a malformed pattern has no error")
 	}
 	runtime.KeepAlive(first)
+	runtime.KeepAlive(other)
 	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		runtime.GC()
 		cache.mu.Lock()
