@@ -2,9 +2,11 @@ package handler
 
 import (
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	stderrors "errors"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -85,8 +87,19 @@ func (h *Handler) fail(r *http.Request, err error) middleware.Responder {
 		h.logger.Debug("client went away", "operation", operationID(r), "error", err)
 		return reply(statusClientClosedRequest, "request canceled")
 	}
+	if isUnreachable(err) {
+		h.logger.Error("the database cannot be reached", "operation", operationID(r), "error", err)
+		return retryLater(1, "the database cannot be reached: a change may or may not have been made")
+	}
 	h.logger.Error("request failed", "operation", operationID(r), "error", err)
 	return reply(http.StatusInternalServerError, "internal error")
+}
+
+// isUnreachable reports whether err is about the connection to the database, and not from the
+// database.
+func isUnreachable(err error) bool {
+	_, ok := stderrors.AsType[*net.OpError](err)
+	return ok || stderrors.Is(err, driver.ErrBadConn) || stderrors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func operationID(r *http.Request) string {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,6 +68,10 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"database", errors.New("pq: password of flagr is s3cret"), http.StatusInternalServerError, "internal error", true},
 		{"processors are busy", &insight.UnfinishedError{Work: "3 of 9 entities were evaluated", Err: context.DeadlineExceeded}, http.StatusServiceUnavailable,
 			"3 of 9 entities were evaluated within the time limit: send less, or retry later", true},
+		{"unreachable database", fmt.Errorf("connect: %w", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}), http.StatusServiceUnavailable,
+			"the database cannot be reached: a change may or may not have been made", true},
+		{"broken connection", fmt.Errorf("read flags: %w", io.ErrUnexpectedEOF), http.StatusServiceUnavailable,
+			"the database cannot be reached: a change may or may not have been made", true},
 		{"database timeout", fmt.Errorf("connect: %w", context.DeadlineExceeded), http.StatusServiceUnavailable,
 			"the database did not answer in time: a change may or may not have been made", true},
 	}

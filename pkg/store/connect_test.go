@@ -3,13 +3,17 @@ package store
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -50,5 +54,18 @@ func TestServersThatSayNothing(t *testing.T) {
 				t.Error("still waiting")
 			}
 		})
+	}
+}
+
+func TestBrokenConnectionsMatchBadConn(t *testing.T) {
+	t.Parallel()
+	for _, cause := range []error{mysql.ErrInvalidConn, fmt.Errorf("query: %w", pgconn.ErrConnClosed)} {
+		err := explain("read flags", cause)
+		if !errors.Is(err, driver.ErrBadConn) || !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "read flags: ") {
+			t.Errorf("%v became %v", cause, err)
+		}
+	}
+	if err := explain("read flags", errors.New("no such column")); errors.Is(err, driver.ErrBadConn) {
+		t.Errorf("%v is about a connection", err)
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
@@ -76,12 +79,16 @@ func redact(err error, secrets []string) error {
 }
 
 // explain adds the failed operation to an error. It returns errors that the client caused
-// unchanged, because they are complete.
+// unchanged, because they are complete. An error of a driver about a connection that broke during a
+// statement matches driver.ErrBadConn.
 func explain(what string, err error) error {
 	for _, own := range []error{nil, entity.ErrInvalid, entity.ErrNotFound, entity.ErrDuplicateKey} {
 		if errors.Is(err, own) {
 			return err
 		}
+	}
+	if errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, mysql.ErrInvalidConn) {
+		return fmt.Errorf("%s: %w: %w", what, driver.ErrBadConn, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
