@@ -635,7 +635,7 @@ func TestComplete(t *testing.T) {
 }
 
 // TestRecordsThatAreSwitchedOnAtOnce: a flag is created with its records off. If they are on within
-// a minute, that is no hole.
+// five seconds, that is no hole.
 func TestRecordsThatAreSwitchedOnAtOnce(t *testing.T) {
 	t.Parallel()
 	created, now := at(t, "2026-01-10T00:00:00Z"), at(t, "2026-01-31T00:00:00Z")
@@ -644,10 +644,10 @@ func TestRecordsThatAreSwitchedOnAtOnce(t *testing.T) {
 		records []insight.Period
 		holes   int
 	}{
-		"at once":        {[]insight.Period{{From: created}, {From: later(59 * time.Second), On: true}}, 0},
-		"after a minute": {[]insight.Period{{From: created}, {From: later(time.Minute), On: true}}, 1},
-		"never":          {[]insight.Period{{From: created}}, 1},
-		"off and on":     {[]insight.Period{{From: created, On: true}, {From: later(time.Second)}, {From: later(2 * time.Second), On: true}}, 1},
+		"at once":    {[]insight.Period{{From: created}, {From: later(4 * time.Second), On: true}}, 0},
+		"later":      {[]insight.Period{{From: created}, {From: later(5 * time.Second), On: true}}, 1},
+		"never":      {[]insight.Period{{From: created}}, 1},
+		"off and on": {[]insight.Period{{From: created, On: true}, {From: later(time.Second)}, {From: later(2 * time.Second), On: true}}, 1},
 	} {
 		if got := insight.CompleteOf(&insight.CompleteInput{From: created, To: now, Now: now, Records: c.records}).Holes; len(got) != c.holes {
 			t.Errorf("%s: got %v, want %d holes", name, got, c.holes)

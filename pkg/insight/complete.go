@@ -105,7 +105,7 @@ func since(running time.Time, periods []Period) time.Time {
 
 // setup is the time after its creation within which switching on a flag's records leaves no hole:
 // clients create a flag and switch its records on in two requests.
-const setup = time.Minute
+const setup = 5 * time.Second
 
 // recordHoles returns the periods within a window in which counting of the flag was off.
 func recordHoles(periods []Period, from, to time.Time) []Hole {
