@@ -56,8 +56,7 @@ type condition struct {
 // does not accept the type of its operand. As in Flagr, only constraints that do not parse are
 // rejected when they are stored.
 func CheckConstraint(c *entity.Constraint) error {
-	left := maxPatterns
-	return compileConstraint(c, &left).err
+	return compileConstraint(c, &patterns{maxPatterns, newSharedPatterns()}).err
 }
 
 // Warnings reports what is doubtful in a constraint that can be stored: see CheckConstraint. It
@@ -73,18 +72,18 @@ func Warnings(c *entity.Constraint) []string {
 	return warnings
 }
 
-func compileConstraint(c *entity.Constraint, left *int) condition {
+func compileConstraint(c *entity.Constraint, p *patterns) condition {
 	source := fmt.Sprintf("{%s} %s %s", c.Property, c.Operator, strings.TrimSpace(c.Value))
 	expr, err := c.Expr()
 	if err != nil {
 		return condition{text: source, err: err, never: true}
 	}
-	return compileExpr(source, expr, left)
+	return compileExpr(source, expr, p)
 }
 
-// compileExpr subtracts the sizes of the patterns that it compiles from left.
-func compileExpr(source string, expr conditions.Expr, left *int) condition {
-	compiler := compiler{left: left}
+// compileExpr subtracts the sizes of the patterns that it compiles from p.left.
+func compileExpr(source string, expr conditions.Expr, p *patterns) condition {
+	compiler := compiler{patterns: p}
 	compiled := condition{text: source, root: compiler.node(expr)}
 	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
 	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
@@ -198,8 +197,8 @@ type node interface {
 
 // compiler converts expressions to nodes.
 type compiler struct {
-	left *int  // remaining limit for the sizes of patterns
-	err  error // the first part that can never be evaluated
+	patterns *patterns
+	err      error // the first part that can never be evaluated
 	// alternatives is set if the expression can hold although a part of it cannot be evaluated.
 	alternatives bool
 }
@@ -258,16 +257,16 @@ func (c *compiler) binary(e *conditions.BinaryExpr) node {
 // pattern returns nil and size 0 for an unusable pattern.
 func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
 	size, err := entity.PatternSize(source, entity.MaxPatternSize)
-	if err == nil && size > *c.left {
+	if err == nil && size > c.patterns.left {
 		c.fault("pattern is not used: the patterns of all flags have more than %d instructions", maxPatterns)
 		return nil, 0
 	}
-	compiled, err := sharedPatterns.compile(source, size)
+	compiled, err := c.patterns.shared.compile(source, size)
 	if err != nil {
 		c.fault("pattern cannot be used, so that the comparison never holds: %s", err)
 		return nil, 0
 	}
-	*c.left -= size
+	c.patterns.left -= size
 	if _, literal := compiled.LiteralPrefix(); literal {
 		size = 1 // compares only a string
 	}

@@ -26,8 +26,7 @@ const (
 )
 
 func compile(c *entity.Constraint) condition {
-	left := maxPatterns
-	return compileConstraint(c, &left)
+	return compileConstraint(c, &patterns{maxPatterns, newSharedPatterns()})
 }
 
 func ours(c *entity.Constraint, context map[string]any) outcome {
@@ -339,7 +338,7 @@ func TestPatternsOfAllFlags(t *testing.T) {
 			RolloutPercent: 100, Constraints: []entity.Constraint{{Property: "p", Operator: "EREG", Value: fmt.Sprintf(`"x{900}y%d"`, i)}},
 		}}}
 	}
-	s := index(compileFlags(nil, flags, limit), limit)
+	s := (&Snapshot{maxPatterns: limit, patterns: newSharedPatterns()}).Replace(flags)
 	check := func(step string, want int) {
 		t.Helper()
 		problems := s.Problems()
@@ -410,9 +409,8 @@ func TestConstraintsOfSegment(t *testing.T) {
 		if slices.ContainsFunc(constraints, func(c entity.Constraint) bool { _, err := c.Expr(); return err != nil }) || err != nil {
 			expr = nil
 		}
-		left := maxPatterns
 		var problems []error
-		compiled := segment{conditions: compileConstraints(constraints, &left, knownConditions{}, func(format string, args ...any) {
+		compiled := segment{conditions: compileConstraints(constraints, &patterns{maxPatterns, newSharedPatterns()}, knownConditions{}, func(format string, args ...any) {
 			problems = append(problems, fmt.Errorf(format, args...))
 		})}
 		if (expr == nil) != (len(problems) > 0) {

@@ -58,7 +58,7 @@ const (
 // LayoutOf compiles the flag and returns what its segments assign. It considers only the segments:
 // a flag that is off or deleted has the same layout as when it is on.
 func LayoutOf(source *entity.Flag) *Layout {
-	compiled := compileFlag(source, maxPatterns, nil)
+	compiled := compileFlag(source, patterns{maxPatterns, newSharedPatterns()}, nil)
 	layout := &Layout{FlagID: compiled.id, Segments: make([]SegmentLayout, len(compiled.segments))}
 	var taken int64 // the segment that matches every entity that reaches it
 	for i := range compiled.segments {
@@ -86,7 +86,7 @@ func LayoutOf(source *entity.Flag) *Layout {
 // in evaluation order, without its Reach. Unlike LayoutOf, it does not keep the layouts of all
 // segments in memory, which take 8 KB each.
 func SegmentLayouts(source *entity.Flag) func(i int) SegmentLayout {
-	compiled := compileFlag(source, maxPatterns, nil)
+	compiled := compileFlag(source, patterns{maxPatterns, newSharedPatterns()}, nil)
 	return func(i int) SegmentLayout { return compiled.segments[i].layout() }
 }
 

@@ -11,26 +11,38 @@ import (
 // about 12 KB each.
 const minSharedPattern = 256
 
-// sharedPatterns has the large compiled patterns that are in use, by their source. A reload
-// compiles flags whose patterns have not changed, while the snapshot before it is still in use:
-// without sharing, each pattern would be in memory twice.
-var sharedPatterns = patternCache{compiled: map[string]weak.Pointer[regexp.Regexp]{}}
+// patterns compiles the patterns of flags.
+type patterns struct {
+	left   int // remaining limit for their sizes
+	shared *sharedPatterns
+}
 
-type patternCache struct {
-	mu       sync.Mutex
-	compiled map[string]weak.Pointer[regexp.Regexp]
+// sharedPatterns has the large compiled patterns that are in use by a snapshot and those that it
+// was made from, by their source. A reload compiles flags whose patterns have not changed, while
+// the snapshot before it is still in use: without sharing, each pattern would be in memory twice.
+type sharedPatterns struct {
+	mu struct {
+		sync.Mutex
+		compiled map[string]weak.Pointer[regexp.Regexp]
+	}
+}
+
+func newSharedPatterns() *sharedPatterns {
+	p := new(sharedPatterns)
+	p.mu.compiled = map[string]weak.Pointer[regexp.Regexp]{}
+	return p
 }
 
 // compile is regexp.Compile for a pattern of that size.
-func (p *patternCache) compile(source string, size int) (*regexp.Regexp, error) {
+func (p *sharedPatterns) compile(source string, size int) (*regexp.Regexp, error) {
 	if size < minSharedPattern {
 		return regexp.Compile(source)
 	}
 	p.mu.Lock()
-	shared := p.compiled[source].Value()
+	known := p.mu.compiled[source].Value()
 	p.mu.Unlock()
-	if shared != nil {
-		return shared, nil
+	if known != nil {
+		return known, nil
 	}
 	compiled, err := regexp.Compile(source)
 	if err != nil {
@@ -38,19 +50,19 @@ func (p *patternCache) compile(source string, size int) (*regexp.Regexp, error) 
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if shared := p.compiled[source].Value(); shared != nil {
-		return shared, nil
+	if known := p.mu.compiled[source].Value(); known != nil {
+		return known, nil
 	}
-	p.compiled[source] = weak.Make(compiled)
+	p.mu.compiled[source] = weak.Make(compiled)
 	runtime.AddCleanup(compiled, p.forget, source)
 	return compiled, nil
 }
 
 // forget removes a pattern that is no longer in use.
-func (p *patternCache) forget(source string) {
+func (p *sharedPatterns) forget(source string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.compiled[source].Value() == nil {
-		delete(p.compiled, source)
+	if p.mu.compiled[source].Value() == nil {
+		delete(p.mu.compiled, source)
 	}
 }

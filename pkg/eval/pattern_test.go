@@ -6,13 +6,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"weak"
 )
 
 // TestLargePatternsAreShared compiles patterns as two snapshots do.
 func TestLargePatternsAreShared(t *testing.T) {
 	t.Parallel()
-	cache := patternCache{compiled: map[string]weak.Pointer[regexp.Regexp]{}}
+	cache := newSharedPatterns()
 	compile := func(source string) *regexp.Regexp {
 		pattern, err := cache.compile(source, len(source))
 		if err != nil {
@@ -25,8 +24,8 @@ func TestLargePatternsAreShared(t *testing.T) {
 	if compile(large) != first || other == first {
 		t.Error("equal patterns are not shared, or different ones are")
 	}
-	if small := compile("a|b"); small == compile("a|b") || len(cache.compiled) != 2 {
-		t.Errorf("the cache has %d patterns, want the 2 large ones", len(cache.compiled))
+	if small := compile("a|b"); small == compile("a|b") || len(cache.mu.compiled) != 2 {
+		t.Errorf("the cache has %d patterns, want the 2 large ones", len(cache.mu.compiled))
 	}
 	if _, err := cache.compile("("+large, len(large)); err == nil {
 		t.Error("a malformed pattern has no error")
@@ -36,7 +35,7 @@ func TestLargePatternsAreShared(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		runtime.GC()
 		cache.mu.Lock()
-		left := len(cache.compiled)
+		left := len(cache.mu.compiled)
 		cache.mu.Unlock()
 		if left == 0 {
 			break

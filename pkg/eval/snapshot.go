@@ -33,6 +33,7 @@ type Snapshot struct {
 	byTag map[string][]*flag // each by id
 	// maxPatterns limits the sizes of all patterns.
 	maxPatterns int
+	patterns    *sharedPatterns
 }
 
 // flag is an entity.Flag prepared for evaluation.
@@ -92,7 +93,13 @@ type share struct {
 // never fails: if a constraint does not parse, its segment matches no entity, and Problems reports
 // it. Deleted flags are omitted.
 func Compile(flags []entity.Flag) *Snapshot {
-	return index(compileFlags(make([]*flag, 0, len(flags)), flags, maxPatterns), maxPatterns)
+	return (&Snapshot{maxPatterns: maxPatterns, patterns: newSharedPatterns()}).Replace(flags)
+}
+
+// Replace is Compile for flags that take the place of all flags of s. It shares the large patterns
+// with s that both have.
+func (s *Snapshot) Replace(flags []entity.Flag) *Snapshot {
+	return s.index(compileFlags(make([]*flag, 0, len(flags)), flags, patterns{s.maxPatterns, s.patterns}))
 }
 
 // With returns a snapshot with the changed flags, in place of those with the same IDs in s if there
@@ -106,53 +113,54 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	for _, id := range gone {
 		replaced[int64(id)] = true
 	}
-	flags, patterns := make([]*flag, 0, len(s.flags)+len(changed)), s.maxPatterns
+	flags, patterns := make([]*flag, 0, len(s.flags)+len(changed)), patterns{s.maxPatterns, s.patterns}
 	for _, f := range s.flags {
 		if !replaced[f.id] {
 			flags = append(flags, f)
-			patterns -= f.patterns
+			patterns.left -= f.patterns
 		}
 	}
-	return index(compileFlags(flags, changed, patterns), s.maxPatterns)
+	return s.index(compileFlags(flags, changed, patterns))
 }
 
 // compileFlags appends the flags that are not deleted. The sizes of their patterns add up to at
-// most the given number.
-func compileFlags(compiled []*flag, flags []entity.Flag, patterns int) []*flag {
+// most p.left.
+func compileFlags(compiled []*flag, flags []entity.Flag, p patterns) []*flag {
 	known := knownConditions{}
 	for i := range flags {
 		if !flags[i].DeletedAt.Valid {
-			f := compileFlag(&flags[i], patterns, known)
-			patterns -= f.patterns
+			f := compileFlag(&flags[i], p, known)
+			p.left -= f.patterns
 			compiled = append(compiled, f)
 		}
 	}
 	return compiled
 }
 
-// index returns a snapshot of flags, and keeps the list.
-func index(flags []*flag, maxPatterns int) *Snapshot {
-	s := &Snapshot{
+// index returns a snapshot of flags with the limit and the patterns of s, and keeps the list.
+func (s *Snapshot) index(flags []*flag) *Snapshot {
+	indexed := &Snapshot{
 		flags: flags,
 		byID:  make(map[int64]*flag, len(flags)),
 		byKey: make(map[string]*flag, len(flags)),
 		byTag: map[string][]*flag{},
 
-		maxPatterns: maxPatterns,
+		maxPatterns: s.maxPatterns,
+		patterns:    s.patterns,
 	}
-	slices.SortStableFunc(s.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
-	for _, f := range s.flags {
-		s.byID[f.id] = f
+	slices.SortStableFunc(indexed.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
+	for _, f := range indexed.flags {
+		indexed.byID[f.id] = f
 		if f.source.Key != "" {
-			s.byKey[f.source.Key] = f
+			indexed.byKey[f.source.Key] = f
 		}
 		for _, tag := range f.tags {
-			if tagged := s.byTag[tag]; len(tagged) == 0 || tagged[len(tagged)-1] != f {
-				s.byTag[tag] = append(tagged, f)
+			if tagged := indexed.byTag[tag]; len(tagged) == 0 || tagged[len(tagged)-1] != f {
+				indexed.byTag[tag] = append(tagged, f)
 			}
 		}
 	}
-	return s
+	return indexed
 }
 
 // knownConditions are compiled constraints without patterns. Equal constraints share one. A nil map
@@ -162,21 +170,21 @@ type knownConditions map[conditionSource]condition
 type conditionSource struct{ property, operator, value string }
 
 // compile is compileConstraint for a constraint that may already be compiled.
-func (k knownConditions) compile(c *entity.Constraint, patterns *int) condition {
+func (k knownConditions) compile(c *entity.Constraint, p *patterns) condition {
 	source := conditionSource{c.Property, c.Operator, c.Value}
 	if known, ok := k[source]; ok {
 		return known
 	}
-	before := *patterns
-	compiled := compileConstraint(c, patterns)
-	if k != nil && *patterns == before { // the patterns of each constraint count, so they are not shared
+	before := p.left
+	compiled := compileConstraint(c, p)
+	if k != nil && p.left == before { // the patterns of each constraint count, so they are not shared
 		k[source] = compiled
 	}
 	return compiled
 }
 
 // compileFlag compiles a copy of the flag, so that the flag does not keep its list in memory.
-func compileFlag(of *entity.Flag, patterns int, known knownConditions) *flag {
+func compileFlag(of *entity.Flag, p patterns, known knownConditions) *flag {
 	source := new(*of)
 	source.Variants = slices.Clone(source.Variants) // because shareEnd changes them
 	f := &flag{source: source, id: int64(source.ID), plainType: entity.IsPlain(source.EntityType), segments: make([]segment, 0, len(source.Segments))}
@@ -206,12 +214,12 @@ func compileFlag(of *entity.Flag, patterns int, known knownConditions) *flag {
 	for _, warning := range f.values.Warnings() {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s): %s", source.ID, source.Key, warning))
 	}
-	left := patterns
+	before := p.left
 	f.json = string(appendFlag(nil, f.id, source.Key, int64(source.SnapshotID), f.tags))
 	for _, segment := range sorted(source.Segments, func(a, b *entity.Segment) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.ID, b.ID))
 	}) {
-		f.segments = append(f.segments, f.compileSegment(segment, variants, &left, known))
+		f.segments = append(f.segments, f.compileSegment(segment, variants, &p, known))
 	}
 	f.answerBytes += len(f.json) + len(source.EntityType)
 	for i := range f.segments {
@@ -223,16 +231,16 @@ func compileFlag(of *entity.Flag, patterns int, known knownConditions) *flag {
 			f.given = append(f.given, given)
 		}
 	}
-	f.patterns = patterns - left
+	f.patterns = before - p.left
 	return f
 }
 
-func (f *flag) compileSegment(source *entity.Segment, variants map[uint]*variant, patterns *int, known knownConditions) segment {
+func (f *flag) compileSegment(source *entity.Segment, variants map[uint]*variant, p *patterns, known knownConditions) segment {
 	compiled := segment{id: int64(source.ID), rolloutPercent: int(min(source.RolloutPercent, maxPercent))}
 	problem := func(format string, args ...any) {
 		f.problems = append(f.problems, fmt.Errorf("flag %d (%s), segment %d: %w", f.id, f.source.Key, source.ID, fmt.Errorf(format, args...)))
 	}
-	compiled.conditions = compileConstraints(source.Constraints, patterns, known, problem)
+	compiled.conditions = compileConstraints(source.Constraints, p, known, problem)
 	middle := string(appendSource(nil, SourceEvaluation, compiled.id)) + timestampName
 	bound := 0
 	for _, d := range sorted(source.Distributions, func(a, b *entity.Distribution) int { return cmp.Compare(a.VariantID, b.VariantID) }) {
@@ -264,10 +272,10 @@ func (s *segment) uniform() bool {
 }
 
 // compileConstraints compiles the constraints of a segment, which must all hold.
-func compileConstraints(constraints []entity.Constraint, patterns *int, known knownConditions, problem func(format string, args ...any)) []condition {
+func compileConstraints(constraints []entity.Constraint, p *patterns, known knownConditions, problem func(format string, args ...any)) []condition {
 	joined, err := entity.JoinedExpr(constraints)
 	if joined != nil {
-		c := compileExpr("of all constraints joined by AND", joined, patterns)
+		c := compileExpr("of all constraints joined by AND", joined, p)
 		if c.err != nil {
 			problem("%w", c.err)
 		}
@@ -276,7 +284,7 @@ func compileConstraints(constraints []entity.Constraint, patterns *int, known kn
 	conditions := make([]condition, 0, len(constraints))
 	usable := true
 	for i := range constraints {
-		c := known.compile(&constraints[i], patterns)
+		c := known.compile(&constraints[i], p)
 		switch {
 		case c.root == nil:
 			problem("constraint %d never matches: %w", constraints[i].ID, c.err)

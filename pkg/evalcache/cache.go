@@ -353,7 +353,7 @@ func (c *Cache) load(ctx context.Context, version string) error {
 	if err != nil {
 		return err
 	}
-	c.swap(eval.Compile(flags), version)
+	c.swap(c.Snapshot().Replace(flags), version)
 	c.loaded = true
 	if c.options.Swapped != nil {
 		c.options.Swapped()

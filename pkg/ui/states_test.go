@@ -181,7 +181,7 @@ func TestAFlagThatIsOff(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.flags[f.full].Enabled = false
-	if got := text(f.ask(t, http.MethodGet, "/ui/flags/1", nil).root); !strings.Contains(got, "The flag is off: nobody gets a variant.") || strings.Contains(got, "of adults in France get") {
+	if got := text(f.ask(t, http.MethodGet, "/ui/flags/1", nil).root); !strings.Contains(got, "The flag is off: no user gets a variant.") || strings.Contains(got, "of adults in France get") {
 		t.Errorf("the page is\n%s", got)
 	}
 }
