@@ -24,7 +24,7 @@ type unwritableError struct {
 }
 
 func (e *unwritableError) Error() string {
-	return e.fact() + "; want a file and a folder that the server can write, or FLAGR_EVAL_ONLY_MODE=true to evaluate without writing"
+	return e.fact() + "; want a file and a folder that the server can write, or a file that it can read and FLAGR_EVAL_ONLY_MODE=true"
 }
 
 func (e *unwritableError) fact() string {
