@@ -135,6 +135,7 @@ var ofOperations = map[string][]string{
 	"large tries and forecasts at once":                                         {"budget.LargeBytes KiB", "handler.StoreTimeout s"},
 	"duration of a batch":                                                       {"eval.batchTimeout s"},
 	"query of a GET evaluation":                                                 {"FLAGR_EVAL_GET_MAX_URL_BYTES KiB"},
+	"profiles of `/debug/pprof` at once, apart from `profile` and `trace`":      {"web.maxProfiles"},
 	"tags in a request for flags":                                               {"store.maxTagFilter"},
 	"pattern of a constraint":                                                   {"entity.MaxPatternSize"},
 	"patterns of all flags":                                                     {"eval.maxPatterns"},

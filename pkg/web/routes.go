@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"net/url"
@@ -97,8 +98,14 @@ func stripPrefix(prefix string, next http.Handler) http.Handler {
 	})
 }
 
+// maxProfiles is the number of profiles that are written at once. A profile of the heap as text
+// takes processors from evaluations for tens of milliseconds. Profiles of the processor and traces
+// run one at a time anyway.
+const maxProfiles = 2
+
 // Pprof serves the Go profiler.
 func Pprof() http.Handler {
+	running := make(chan struct{}, maxProfiles)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch strings.TrimPrefix(r.URL.Path, pprofPath+"/") {
 		case "cmdline":
@@ -112,7 +119,14 @@ func Pprof() http.Handler {
 		case pprofPath: // its links are relative to the path with a slash
 			http.Redirect(rw, r, pprofPath+"/", http.StatusMovedPermanently)
 		default:
-			pprof.Index(rw, r)
+			select {
+			case running <- struct{}{}:
+				defer func() { <-running }()
+				pprof.Index(rw, r)
+			default:
+				rw.Header().Set("Retry-After", "1")
+				writeError(rw, http.StatusServiceUnavailable, fmt.Sprintf("%d profiles are being written, which is the most at once: retry later", maxProfiles))
+			}
 		}
 	})
 }
