@@ -42,6 +42,7 @@ func cases() []attackCase {
 		{"refused counts", refusedCounts},
 		{"slow counts", slowCounts},
 		{"huge headers", hugeHeaders},
+		{"many short headers", shortHeaders},
 		{"large tries", largeTries},
 		{"OFREP, large bodies", largeContexts},
 		{"slow readers of batches", slowBatches},
@@ -361,6 +362,15 @@ func hugeHeaders(ctx context.Context, t *target) error {
 				return err
 			}
 		}
+		return nil
+	}, nil)
+}
+
+// shortHeaders opens clients that send 120 KB of short lines without an end.
+func shortHeaders(ctx context.Context, t *target) error {
+	lines := strings.Repeat("1:\r\n", 30_000)
+	return t.connections(ctx, t.n(1500, 300), func(_ int, c net.Conn) error {
+		_, _ = io.WriteString(c, "GET /api/v1/health HTTP/1.1\r\nHost: flagr\r\n"+lines) // fails if the server closes the connection
 		return nil
 	}, nil)
 }

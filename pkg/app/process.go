@@ -19,6 +19,7 @@ import (
 	"github.com/go-openapi/loads"
 
 	"github.com/flagr-datar/flagr-datar/pkg/apidoc"
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/web"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations"
@@ -32,6 +33,7 @@ type Process struct {
 	// description is what clients see of the API.
 	description []byte
 	line        CommandLine
+	headers     *budget.Memory
 	logger      *slog.Logger
 	out         io.Writer // for text output
 
@@ -55,7 +57,7 @@ func NewProcess(c *config.Config, api *operations.FlagrAPI, description, flat []
 		return nil, fmt.Errorf("routes of the API: %w", err)
 	}
 	api.SetSpec(document)
-	p := &Process{config: c, api: api, description: description, line: line, logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
+	p := &Process{config: c, api: api, description: description, line: line, headers: budget.NewMemory(budget.HeaderBytes), logger: newLogger(c.Log, os.Stderr), out: os.Stdout}
 	log.SetFlags(0)
 	log.SetOutput(&fatalLog{logger: p.logger, address: line.address})
 	return p, nil
@@ -73,6 +75,9 @@ func (p *Process) Listening(server *http.Server, scheme, address string) error {
 	}
 	server.Handler = p.handler
 	server.ConnContext = inTurn()
+	if scheme != "https" {
+		web.LimitHeaders(server, p.headers)
+	}
 	if h, ok := p.handler.(*web.Server); ok {
 		server.ErrorLog = h.ErrorLog
 	}

@@ -163,6 +163,8 @@ var ofOperations = map[string][]string{
 	"name of a segment in each row of a CSV of outcomes, reasons or a series":   {"insight.maxRowName"},
 	"notes that pages format":                                                   {"ui.maxNotes KiB", "ui.maxNoteLines", "ui.maxNoteMarks", "ui.maxNoteCells", "ui.maxPlainNotes KiB"},
 	"request line and headers":                                                  {"web.MaxHeaderBytes KiB"},
+	"lines before the body of a request":                                        {"web.MaxHeaderLines"},
+	"memory of such lines in flight, beyond 8 KiB of each request":              {"web.FreeHeaderBytes KiB", "budget.HeaderBytes MiB"},
 	"states in a response of `GET /flags/{flagID}/snapshots`":                   {"store.maxAnswerBytes MiB"},
 	"page of a list of flags":                                                   {"store.maxPageFlags", "store.maxPageBytes MiB"},
 	"memory of flags, lists and histories in flight, including what answers about flags and web pages read of them, changes of flags, and responses to tries and of OFREP": {"budget.AnswerBytes MiB", "store.freeStateBytes KiB"},

@@ -23,6 +23,9 @@ const (
 	// CountsBytes is for batches of counts that are being read or applied. It fits 60 of the
 	// largest batches, or a thousand typical ones.
 	CountsBytes = 64 << 20
+	// HeaderBytes is for the lines before the bodies of requests, beyond what each request has for
+	// free. It fits 500 of the largest.
+	HeaderBytes = 64 << 20
 )
 
 const (
