@@ -25,25 +25,27 @@ func (s *slowReader) Write(p []byte) (int, error) {
 func TestProfilesAtOnce(t *testing.T) {
 	t.Parallel()
 	h := Pprof()
-	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, pprofPath+"/goroutine?debug=1", nil)
+	request := func() *http.Request {
+		return httptest.NewRequestWithContext(t.Context(), http.MethodGet, pprofPath+"/goroutine?debug=1", nil)
+	}
 	may := make(chan struct{})
 	var begun, ended sync.WaitGroup
 	for range maxProfiles {
 		begun.Add(1)
 		ended.Go(func() {
-			h.ServeHTTP(&slowReader{ResponseWriter: httptest.NewRecorder(), begun: begun.Done, may: may}, request)
+			h.ServeHTTP(&slowReader{ResponseWriter: httptest.NewRecorder(), begun: begun.Done, may: may}, request())
 		})
 	}
 	begun.Wait()
 	got := httptest.NewRecorder()
-	h.ServeHTTP(got, request)
+	h.ServeHTTP(got, request())
 	if got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" || !strings.Contains(got.Body.String(), "2 profiles") {
 		t.Errorf("answer is %d %v %s", got.Code, got.Header(), got.Body)
 	}
 	close(may)
 	ended.Wait()
 	got = httptest.NewRecorder()
-	h.ServeHTTP(got, request)
+	h.ServeHTTP(got, request())
 	if got.Code != http.StatusOK {
 		t.Errorf("answer is %d %s", got.Code, got.Body)
 	}
