@@ -17,9 +17,9 @@ import (
 var (
 	// ErrInvalid marks input that breaks a rule of this package.
 	ErrInvalid = errors.New("invalid input")
-	// ErrBeyondLimit marks a constraint beyond a limit of this server. Flagr may have stored it. It
-	// matches ErrInvalid.
-	ErrBeyondLimit = fmt.Errorf("%w: constraint beyond a limit", ErrInvalid)
+	// ErrBeyondLimit marks a constraint beyond a limit of this server. Flagr may have stored it.
+	// Its errors also match ErrInvalid.
+	ErrBeyondLimit = errors.New("constraint beyond a limit")
 	// ErrNotFound means that a row does not exist, or is not part of the given flag.
 	ErrNotFound = errors.New("record not found")
 	// ErrDuplicateKey means that another flag, deleted or not, has the key.
@@ -44,7 +44,7 @@ var (
 	tagValuePattern = regexp.MustCompile(`^[ \w\d-/\.\:]+$`)
 )
 
-// kindError is a message for the sender of a request that matches one of the sentinels above.
+// kindError is a message for the sender of a request that matches sentinels above.
 type kindError struct {
 	kind    error
 	message catalog.Message
@@ -91,7 +91,7 @@ func Wrong(name string, args ...any) error { return &kindError{ErrInvalid, catal
 
 // beyondLimit is Wrong for a constraint beyond a limit. Its error also matches ErrBeyondLimit.
 func beyondLimit(name string, args ...any) error {
-	return &kindError{ErrBeyondLimit, catalog.Say(name, args...)}
+	return &kindError{errors.Join(ErrInvalid, ErrBeyondLimit), catalog.Say(name, args...)}
 }
 
 // NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes,

@@ -126,12 +126,13 @@ func TestMemoryOfHeaders(t *testing.T) {
 	if _, err := io.WriteString(first, request); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); memory.Take(30<<10) == nil; time.Sleep(time.Millisecond) {
-		memory.Release(30 << 10)
-		if time.Now().After(deadline) {
-			t.Fatal("headers take no memory")
+	poll(t, "headers take no memory", func() bool {
+		if memory.Take(30<<10) != nil {
+			return true
 		}
-	}
+		memory.Release(30 << 10)
+		return false
+	})
 	ask := func() (int, string) {
 		c, r := dial(t, address)
 		defer func() { _ = c.Close() }()
@@ -146,13 +147,18 @@ func TestMemoryOfHeaders(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		status, body := ask()
-		if status == http.StatusOK {
-			break
-		}
+	poll(t, "memory of a closed connection is not returned", func() bool {
+		status, _ := ask()
+		return status == http.StatusOK
+	})
+}
+
+// poll waits until something is true.
+func poll(t *testing.T, otherwise string, isTrue func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !isTrue(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("answer is %d %s", status, body)
+			t.Fatal(otherwise)
 		}
 	}
 }
