@@ -25,6 +25,10 @@ type Flag struct {
 	DataRecordsEnabled bool
 	// EntityType, when not empty, replaces the entity type of every evaluation request.
 	EntityType string
+	// Unreadable names a value in the rows of the flag, or of its parts, that cannot be read, such
+	// as an attachment that is not JSON. It is then the zero value here. Such a flag is not
+	// evaluated.
+	Unreadable string `gorm:"-" json:"-"`
 }
 
 // Variant is one possible outcome of a flag.

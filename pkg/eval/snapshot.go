@@ -34,6 +34,8 @@ type Snapshot struct {
 	// maxPatterns limits the sizes of all patterns.
 	maxPatterns int
 	patterns    *sharedPatterns
+	// unreadable are the problems of the flags that were read last but are not in the snapshot.
+	unreadable []error
 }
 
 // flag is an entity.Flag prepared for evaluation.
@@ -91,7 +93,8 @@ type share struct {
 
 // Compile prepares flags for evaluation and keeps their parts, which must not change afterward. It
 // never fails: if a constraint does not parse, its segment matches no entity, and Problems reports
-// it. Deleted flags are omitted.
+// it. Deleted flags are omitted, and so are flags with values that cannot be read, which Problems
+// reports, too.
 func Compile(flags []entity.Flag) *Snapshot {
 	return (&Snapshot{maxPatterns: maxPatterns, patterns: newSharedPatterns()}).Replace(flags)
 }
@@ -99,12 +102,13 @@ func Compile(flags []entity.Flag) *Snapshot {
 // Replace is Compile for flags that take the place of all flags of s. It shares the large patterns
 // with s that both have.
 func (s *Snapshot) Replace(flags []entity.Flag) *Snapshot {
-	return s.index(compileFlags(make([]*flag, 0, len(flags)), flags, patterns{s.maxPatterns, s.patterns}))
+	return s.index(compileFlags(make([]*flag, 0, len(flags)), flags, patterns{s.maxPatterns, s.patterns}), flags)
 }
 
 // With returns a snapshot with the changed flags, in place of those with the same IDs in s if there
 // are any, and without the flags whose IDs are gone. It shares all other flags with s, so that only
-// changed flags take time and memory, except for a few pointers.
+// changed flags take time and memory, except for a few pointers. Flags with values that cannot be
+// read are in no snapshot, so they are always among the changed ones as long as they exist.
 func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 	replaced := make(map[int64]bool, len(changed)+len(gone))
 	for i := range changed {
@@ -120,15 +124,15 @@ func (s *Snapshot) With(changed []entity.Flag, gone []uint) *Snapshot {
 			patterns.left -= f.patterns
 		}
 	}
-	return s.index(compileFlags(flags, changed, patterns))
+	return s.index(compileFlags(flags, changed, patterns), changed)
 }
 
-// compileFlags appends the flags that are not deleted. The sizes of their patterns add up to at
-// most p.left.
+// compileFlags appends the flags that are not deleted and can be read. The sizes of their patterns
+// add up to at most p.left.
 func compileFlags(compiled []*flag, flags []entity.Flag, p patterns) []*flag {
 	known := knownConditions{}
 	for i := range flags {
-		if !flags[i].DeletedAt.Valid {
+		if !flags[i].DeletedAt.Valid && flags[i].Unreadable == "" {
 			f := compileFlag(&flags[i], p, known)
 			p.left -= f.patterns
 			compiled = append(compiled, f)
@@ -137,8 +141,9 @@ func compileFlags(compiled []*flag, flags []entity.Flag, p patterns) []*flag {
 	return compiled
 }
 
-// index returns a snapshot of flags with the limit and the patterns of s, and keeps the list.
-func (s *Snapshot) index(flags []*flag) *Snapshot {
+// index returns a snapshot of flags with the limit and the patterns of s, and keeps the list. read
+// are the flags that were read for it.
+func (s *Snapshot) index(flags []*flag, read []entity.Flag) *Snapshot {
 	indexed := &Snapshot{
 		flags: flags,
 		byID:  make(map[int64]*flag, len(flags)),
@@ -147,6 +152,11 @@ func (s *Snapshot) index(flags []*flag) *Snapshot {
 
 		maxPatterns: s.maxPatterns,
 		patterns:    s.patterns,
+	}
+	for i := range read {
+		if f := &read[i]; f.Unreadable != "" && !f.DeletedAt.Valid {
+			indexed.unreadable = append(indexed.unreadable, fmt.Errorf("flag %d (%s) is not evaluated: %s", f.ID, f.Key, f.Unreadable))
+		}
 	}
 	slices.SortStableFunc(indexed.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
 	for _, f := range indexed.flags {
@@ -347,7 +357,7 @@ func sorted[T any](s []T, compare func(a, b *T) int) []*T {
 
 // Problems reports what Compile could not use, for the log.
 func (s *Snapshot) Problems() []error {
-	var problems []error
+	problems := slices.Clone(s.unreadable)
 	for _, f := range s.flags {
 		problems = append(problems, f.problems...)
 	}

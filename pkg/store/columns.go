@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -38,16 +39,20 @@ type reading struct {
 	// owners are the owners whose parts are read, nil for all. Rows of other owners are skipped.
 	owners map[uint]struct{}
 	skip   bool // whether to skip the current row
+	// wrong describes the values of the current row that cannot be read, and unreadable those of
+	// all rows.
+	wrong      []string
+	unreadable unreadable
 }
 
 // whole reads all columns, for rows that are kept in memory: equal strings share memory.
 func whole() reading {
-	return reading{texts: map[string]string{}, attachments: map[string]entity.Attachment{}}
+	return reading{texts: map[string]string{}, attachments: map[string]entity.Attachment{}, unreadable: unreadable{}}
 }
 
 // brief reads the columns that lists show, for rows that are not kept in memory.
 func brief() reading {
-	return reading{brief: true, attachments: map[string]entity.Attachment{}}
+	return reading{brief: true, attachments: map[string]entity.Attachment{}, unreadable: unreadable{}}
 }
 
 // textReader is a dialector whose driver reads strings and times faster from an expression than
@@ -78,7 +83,7 @@ func findEach[T any](query *gorm.DB, of columnsOf[T], how reading, each func(*T)
 	into := func(row *T) []any {
 		targets := make([]any, len(kept))
 		for i, c := range kept {
-			targets[i] = c.into(row, &how)
+			targets[i] = &cell{c.into(row, &how), c.name, &how}
 		}
 		return targets
 	}
@@ -105,6 +110,9 @@ func scan[T any](query *gorm.DB, into func(row *T) []any, how *reading, each fun
 		}
 		if err := rows.Scan(targets...); err != nil {
 			return nil, err
+		}
+		if len(how.wrong) > 0 {
+			how.note(&row)
 		}
 		if how.skip {
 			continue
@@ -212,6 +220,11 @@ func variantColumns() columnsOf[entity.Variant] {
 		}, text: true})
 }
 
+// bareVariantColumns are those without the attachment, which may have megabytes.
+func bareVariantColumns() columnsOf[entity.Variant] {
+	return slices.DeleteFunc(variantColumns(), func(c column[entity.Variant]) bool { return c.name == "attachment" })
+}
+
 func segmentColumns() columnsOf[entity.Segment] {
 	return append(modelColumns(func(s *entity.Segment) *entity.Model { return &s.Model }),
 		ownerColumn("flag_id", func(s *entity.Segment) *uint { return &s.FlagID }),
@@ -245,6 +258,10 @@ func snapshotColumns() columnsOf[entity.FlagSnapshot] {
 		column[entity.FlagSnapshot]{name: "flag", into: func(s *entity.FlagSnapshot, _ *reading) sql.Scanner { return (*state)(&s.Flag) }})
 }
 
+func entityTypeColumns() columnsOf[entity.FlagEntityType] {
+	return columnsOf[entity.FlagEntityType]{textColumn("key", func(t *entity.FlagEntityType) *string { return &t.Key })}
+}
+
 // headColumns are columns of the table of snapshots.
 func headColumns() columnsOf[entity.SnapshotHead] {
 	return columnsOf[entity.SnapshotHead]{
@@ -255,7 +272,7 @@ func headColumns() columnsOf[entity.SnapshotHead] {
 	}
 }
 
-// number scans a non-negative integer.
+// number scans a non-negative integer. If that fails, it is 0.
 type number uint
 
 // Scan implements sql.Scanner.
@@ -267,7 +284,18 @@ func (n *number) Scan(value any) error {
 	var other sql.Null[uint]
 	err := other.Scan(value)
 	*n = number(other.V)
-	return err
+	return unless(err, value, "a whole number from 0 to 9223372036854775807")
+}
+
+// unless returns an error for a value that was not scanned as wanted.
+func unless(err error, value any, wanted string) error {
+	if err == nil {
+		return nil
+	}
+	if text, ok := value.([]byte); ok {
+		value = string(text)
+	}
+	return fmt.Errorf("is %.40q, not %s", fmt.Sprint(value), wanted)
 }
 
 // ownerID scans the ID of a row's owner.
@@ -302,10 +330,10 @@ func (t *truth) Scan(value any) error {
 	var other sql.NullBool
 	err := other.Scan(value)
 	*t = truth(other.Bool)
-	return err
+	return unless(err, value, "true or false")
 }
 
-// moment scans a time.
+// moment scans a time. What is not a time is the zero time: evaluation does not need times.
 type moment time.Time
 
 // Scan implements sql.Scanner.
@@ -315,14 +343,14 @@ func (m *moment) Scan(value any) error {
 		*m = moment(v)
 		return nil
 	case string:
-		t, err := parseTime(v)
+		t, _ := parseTime(v)
 		*m = moment(t)
-		return err
+		return nil
 	}
 	var other sql.NullTime
-	err := other.Scan(value)
+	_ = other.Scan(value)
 	*m = moment(other.Time)
-	return err
+	return nil
 }
 
 // deletion scans a time that may be NULL.
@@ -359,7 +387,8 @@ func (t *text) Scan(value any) error {
 	default:
 		var other sql.NullString
 		if err := other.Scan(value); err != nil {
-			return err
+			*t.into = ""
+			return unless(err, value, "a string")
 		}
 		s = other.String
 	}
@@ -384,6 +413,8 @@ func (s *state) Scan(value any) error {
 	*s = other.V
 	return err
 }
+
+var errNoObject = errors.New("is not the JSON of an object")
 
 // attachment scans the JSON of an attachment. Equal attachments share memory.
 type attachment struct {
@@ -414,7 +445,7 @@ func (a *attachment) Scan(value any) error {
 		return nil
 	}
 	if err := a.into.Scan(s); err != nil {
-		return err
+		return errNoObject
 	}
 	a.how.attachments[s] = *a.into
 	return nil

@@ -11,11 +11,10 @@ import (
 // Constraints lists the constraints of a segment in the order of their IDs. The list is empty if
 // the flag does not have the segment.
 func (s *Store) Constraints(ctx context.Context, flagID, segmentID int64) ([]entity.Constraint, error) {
-	constraints := []entity.Constraint{}
 	if err := reserveFlag(s.db.WithContext(ctx), flagID); err != nil {
 		return nil, explain("read constraints", err)
 	}
-	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).Order("id").Find(&constraints).Error
+	constraints, err := find(s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).Order("id"), constraintColumns(), whole())
 	if err != nil {
 		return nil, explain("read constraints", err)
 	}
@@ -86,8 +85,8 @@ func constraintOf(tx *gorm.DB, flagID, segmentID, constraintID int64) (*entity.C
 	if _, err := segmentOf(tx, flagID, segmentID); err != nil {
 		return nil, err
 	}
-	constraint := &entity.Constraint{}
-	if err := tx.Take(constraint, "id = ? AND segment_id = ?", constraintID, segmentID).Error; err != nil {
+	constraint, err := take(tx.Where("id = ? AND segment_id = ?", constraintID, segmentID), constraintColumns(), whole())
+	if err != nil {
 		return nil, missing(err, "constraint %d does not belong to segment %d", constraintID, segmentID)
 	}
 	return constraint, nil

@@ -61,16 +61,15 @@ func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d en
 }
 
 // flagAt reads a flag as it was in one of its snapshots. It returns nil if that snapshot does not
-// exist.
+// exist, or is not the JSON of a flag.
 func flagAt(tx *gorm.DB, flagID, snapshotID uint) (*entity.Flag, error) {
-	var snapshots []entity.FlagSnapshot
-	err := tx.Where("flag_id = ? AND id = ?", flagID, snapshotID).Find(&snapshots).Error
+	snapshots, err := find(tx.Where("flag_id = ? AND id = ?", flagID, snapshotID), snapshotColumns(), whole())
 	if err != nil || len(snapshots) == 0 {
 		return nil, err
 	}
 	flag, err := entity.DecodeFlag(snapshots[0].Flag)
 	if err != nil {
-		return nil, fmt.Errorf("read the flag in snapshot %d: %w", snapshotID, err)
+		return nil, nil //nolint:nilerr,nilnil // see above
 	}
 	flag.SnapshotID = snapshotID
 	return flag, nil

@@ -11,9 +11,8 @@ import (
 // Distributions lists the distributions of a segment in the order of their variants' IDs. The list
 // is empty if the flag does not have the segment.
 func (s *Store) Distributions(ctx context.Context, flagID, segmentID int64) ([]entity.Distribution, error) {
-	distributions := []entity.Distribution{}
-	err := s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).
-		Order("variant_id, id").Find(&distributions).Error
+	distributions, err := find(s.db.WithContext(ctx).Where("segment_id IN (?)", s.ownSegment(flagID, segmentID)).
+		Order("variant_id, id"), distributionColumns(), whole())
 	if err != nil {
 		return nil, explain("read distributions", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/clause"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -89,32 +88,44 @@ func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
 	return statements, nil
 }
 
-// copyRows copies all rows of one table unchanged, including deleted ones.
+// copyRows copies all rows of one table unchanged, including deleted ones and values that this
+// server cannot read.
 func copyRows[T any](from, to *gorm.DB) (err error) {
-	rows, err := from.Unscoped().Model(new(T)).Rows()
+	table := &gorm.Statement{DB: from}
+	if err := table.Parse(new(T)); err != nil {
+		return err
+	}
+	names := table.Schema.DBNames
+	rows, err := from.Unscoped().Model(new(T)).Select(names).Rows()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	to = to.Omit(clause.Associations).Session(&gorm.Session{})
-	batch, size := make([]T, 0, exportRows), 0
+	values, targets := make([]any, len(names)), make([]any, len(names))
+	for i := range values {
+		targets[i] = &values[i]
+	}
+	batch, size := make([]map[string]any, 0, exportRows), 0
 	write := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		defer func() {
-			clear(batch)
-			batch, size = batch[:0], 0
-		}()
-		return to.Create(&batch).Error
+		defer func() { batch, size = batch[:0], 0 }()
+		return to.Table(table.Schema.Table).Create(&batch).Error
 	}
 	for rows.Next() {
-		var row T
-		if err := from.ScanRows(rows, &row); err != nil {
+		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
-		if snapshot, ok := any(&row).(*entity.FlagSnapshot); ok {
-			size += len(snapshot.Flag)
+		row := make(map[string]any, len(names))
+		for i, name := range names {
+			row[name] = values[i]
+			switch text, ok := values[i].([]byte); {
+			case name == snapshotColumn: // the only one with bytes
+				size += len(text)
+			case ok:
+				row[name] = string(text)
+			}
 		}
 		if batch = append(batch, row); len(batch) == exportRows || size >= exportBytes {
 			if err := write(); err != nil {

@@ -180,6 +180,9 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 			return 0, err
 		}
 		source := &sources[0]
+		if source.Unreadable != "" {
+			return 0, entity.Wrong("api.store.unreadable", "id", catalog.Digits(source.ID), "problem", catalog.Literal(source.Unreadable))
+		}
 		if description == "" {
 			description = source.Description + " (cloned)"
 		}
@@ -296,8 +299,8 @@ func (s *Store) nameOwner(ctx context.Context, err error, key string) error {
 // keepEntityType adds an entity type to the list of those that flags have used. The empty entity
 // type is one of them.
 func keepEntityType(tx *gorm.DB, key string) error {
-	var known []entity.FlagEntityType
-	if err := tx.Unscoped().Where(map[string]any{"key": key}).Find(&known).Error; err != nil || len(known) > 0 {
+	known, err := find(tx.Unscoped().Where(map[string]any{"key": key}), entityTypeColumns(), whole())
+	if err != nil || len(known) > 0 {
 		return err
 	}
 	// Another request may insert the same key at this moment.

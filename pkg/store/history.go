@@ -110,8 +110,8 @@ func (s *Store) SnapshotsByID(ctx context.Context, ids []int64) ([]entity.FlagSn
 		if err := reserve(ctx, size); err != nil {
 			return nil, err
 		}
-		var some []entity.FlagSnapshot
-		if err := s.db.WithContext(ctx).Where("id IN ?", chunk).Order("id").Find(&some).Error; err != nil {
+		some, err := find(s.db.WithContext(ctx).Where("id IN ?", chunk).Order("id"), snapshotColumns(), whole())
+		if err != nil {
 			return nil, explain("read snapshots", err)
 		}
 		snapshots = append(snapshots, some...)
@@ -202,20 +202,19 @@ type deletedFlag struct {
 // no flag can have are skipped: some databases fail when they compare them.
 func (s *Store) DeletedAmong(ctx context.Context, keys []string, ids []int64) ([]entity.Flag, error) {
 	flags := []entity.Flag{}
-	find := func(column string, values any) error {
-		var some []entity.Flag
-		err := s.db.WithContext(ctx).Unscoped().Where("deleted_at IS NOT NULL").Where(map[string]any{column: values}).Find(&some).Error
+	add := func(column string, values any) error {
+		some, err := find(s.db.WithContext(ctx).Unscoped().Where("deleted_at IS NOT NULL").Where(map[string]any{column: values}), flagColumns(), whole())
 		flags = append(flags, some...)
 		return err
 	}
 	possible := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return entity.CheckKey(key) != nil })
 	for chunk := range inChunks(possible) {
-		if err := find("key", chunk); err != nil {
+		if err := add("key", chunk); err != nil {
 			return nil, explain("look for deleted flags by key", err)
 		}
 	}
 	for chunk := range inChunks(ids) {
-		if err := find("id", chunk); err != nil {
+		if err := add("id", chunk); err != nil {
 			return nil, explain("look for deleted flags by id", err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+	"gorm.io/gorm/schema"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -83,6 +85,8 @@ func tables(tx *gorm.DB) ([]any, error) {
 type migration struct {
 	kept    int      // tables that existed
 	changes []string // such as "table tags" and "column flags.notes"
+	// omitted are unique indexes that cannot be created, because values repeat in the table.
+	omitted []string
 }
 
 // log logs the changes, as a warning if the database was in use before.
@@ -93,6 +97,9 @@ func (m migration) log(ctx context.Context, logger *slog.Logger, database string
 		logger.InfoContext(ctx, "database tables created", "database", database, "tables", len(m.changes))
 	default:
 		logger.WarnContext(ctx, "database migrated", "database", database, "added", strings.Join(m.changes, ", "))
+	}
+	for _, index := range m.omitted {
+		logger.WarnContext(ctx, "unique index is missing and cannot be created: several rows have the same value", "database", database, "index", index)
 	}
 }
 
@@ -122,6 +129,13 @@ func (m *migration) table(tx *gorm.DB, value any) error {
 	}
 	for _, index := range statement.Schema.ParseIndexes() {
 		if !migrator.HasIndex(value, index.Name) {
+			repeated, err := m.repeats(tx, value, index)
+			if err != nil {
+				return fmt.Errorf("look for values that repeat in table %s: %w", statement.Table, err)
+			}
+			if repeated {
+				continue
+			}
 			if err := migrator.CreateIndex(value, index.Name); err != nil {
 				return fmt.Errorf("create index %s on table %s: %w", index.Name, statement.Table, err)
 			}
@@ -129,6 +143,23 @@ func (m *migration) table(tx *gorm.DB, value any) error {
 		}
 	}
 	return nil
+}
+
+// repeats reports whether a missing index is unique and cannot be created, because several rows
+// have the same value. The server works without it.
+func (m *migration) repeats(tx *gorm.DB, value any, index *schema.Index) (bool, error) {
+	if index.Class != "UNIQUE" {
+		return false, nil
+	}
+	column := index.Fields[0].DBName // each has one
+	var most sql.NullInt64
+	counts := tx.Unscoped().Model(value).Select("COUNT(*) AS number").Where("? IS NOT NULL", clause.Column{Name: column}).Group(column)
+	err := tx.Session(&gorm.Session{NewDB: true}).Table("(?) AS counts", counts).Select("MAX(number)").Scan(&most).Error
+	if err != nil || most.Int64 <= 1 {
+		return false, err
+	}
+	m.omitted = append(m.omitted, index.Name+" on "+column)
+	return true, nil
 }
 
 func columns(tx *gorm.DB, table string) ([]string, error) {

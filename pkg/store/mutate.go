@@ -83,18 +83,33 @@ func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id 
 // lockFlag reads and locks the flag's row, and reserves the memory of the flag. It finds deleted
 // flags only through tx.Unscoped().
 func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
-	flag := &entity.Flag{}
-	err := tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Take(flag, "id = ?", id).Error
+	how := whole()
+	flags, err := find(tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Where("id = ?", id), flagColumns(), how)
 	if err != nil {
-		return nil, missing(err, "unable to find flag %d in the database", id)
+		return nil, err
 	}
-	return flag, reserveFlag(tx, id)
+	if len(flags) == 0 {
+		return nil, entity.NotFound("unable to find flag %d in the database", id)
+	}
+	how.mark(flags)
+	return &flags[0], reserveFlag(tx, id)
+}
+
+// take reads the first row of a query. The error is gorm.ErrRecordNotFound if there is none.
+func take[T any](query *gorm.DB, of columnsOf[T], how reading) (*T, error) {
+	rows, err := find(query.Limit(1), of, how)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, gorm.ErrRecordNotFound
+	}
+	return &rows[0], nil
 }
 
 // lastSnapshot returns the JSON of the flag's newest snapshot, or nil if the flag has no snapshot.
 func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
-	var snapshots []entity.FlagSnapshot
-	err := tx.Where("flag_id = ?", flagID).Order("id DESC").Limit(1).Find(&snapshots).Error
+	snapshots, err := find(tx.Where("flag_id = ?", flagID).Order("id DESC").Limit(1), snapshotColumns(), whole())
 	if err != nil || len(snapshots) == 0 {
 		return nil, err
 	}
@@ -104,14 +119,18 @@ func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
 // record writes the flag with all its parts as a snapshot, whose JSON it also returns, and sets it
 // in the flag's row. The flag in the snapshot still refers to the previous snapshot.
 func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
-	flags := make([]entity.Flag, 1)
-	flag := &flags[0]
-	if err := tx.Unscoped().Take(flag, "id = ?", id).Error; err != nil {
+	how := whole()
+	flags, err := find(tx.Unscoped().Where("id = ?", id), flagColumns(), how)
+	if err == nil && len(flags) == 0 {
+		err = gorm.ErrRecordNotFound
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("read the changed flag: %w", err)
 	}
-	if err := loadParts(tx, flags, whole()); err != nil {
+	if err := loadParts(tx, flags, how); err != nil {
 		return nil, nil, err
 	}
+	flag := &flags[0]
 	flag.UpdatedBy = by
 	text := entity.EncodeFlag(flag)
 	snapshot := entity.FlagSnapshot{FlagID: id, UpdatedBy: by, Flag: text}
@@ -119,7 +138,7 @@ func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 		return nil, nil, fmt.Errorf("write the snapshot: %w", err)
 	}
 	flag.SnapshotID, flag.UpdatedAt = snapshot.ID, tx.NowFunc()
-	err := tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
+	err = tx.Unscoped().Model(&entity.Flag{}).Where("id = ?", id).Updates(map[string]any{
 		"snapshot_id": flag.SnapshotID, "updated_by": by, "updated_at": flag.UpdatedAt,
 	}).Error
 	if err != nil {

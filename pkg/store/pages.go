@@ -108,7 +108,7 @@ type rowSize struct {
 	Size int64
 }
 
-func rowSizeTargets(r *rowSize) []any { return []any{(*number)(&r.ID), &r.Size} }
+func rowSizeTargets(r *rowSize) []any { return []any{lenient{(*number)(&r.ID)}, &r.Size} }
 
 // between narrows a query to a page.
 func (q FlagQuery) between(tx *gorm.DB) *gorm.DB {

@@ -13,7 +13,8 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
-// loadParts sets variants, segments with their parts, and tags. It skips soft-deleted parts, even
+// loadParts sets variants, segments with their parts, tags, and Unreadable, also for what how has
+// read of the flags themselves. It skips soft-deleted parts, even
 // those of a deleted flag, which GORM's own preloading would include.
 func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	if err := loadTags(tx, flags, how); err != nil {
@@ -33,6 +34,7 @@ func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 		flags[i].Variants = groupOf(variants, id, func(v *entity.Variant) uint { return v.FlagID }, how)
 		flags[i].Segments = groupOf(segments, id, func(s *entity.Segment) uint { return s.FlagID }, how)
 	}
+	how.mark(flags)
 	return nil
 }
 
@@ -44,7 +46,8 @@ func idsOfFlags(flags []entity.Flag) []uint {
 	return ids
 }
 
-// loadTags sets the tags, in the order of their IDs. Variants and segments become empty.
+// loadTags sets the tags, in the order of their IDs, and Unreadable. Variants and segments become
+// empty.
 func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	links, err := parts(tx, flagTagColumns(), how, ofFlag, idsOfFlags(flags))
 	if err != nil {
@@ -65,6 +68,7 @@ func loadTags(tx *gorm.DB, flags []entity.Flag, how reading) error {
 		}
 		flag.Tags = listFor(all[start:], how)
 	}
+	how.mark(flags)
 	return nil
 }
 

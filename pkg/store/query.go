@@ -208,14 +208,15 @@ func (s *Store) ChangedFlags(ctx context.Context, known []*entity.Flag) (changed
 		if err != nil {
 			return err
 		}
+		how := whole()
 		for chunk := range inChunks(ids) {
-			var some []entity.Flag
-			if err := tx.Find(&some, "id IN ?", chunk).Error; err != nil {
+			some, err := find(tx.Where("id IN ?", chunk), flagColumns(), how)
+			if err != nil {
 				return err
 			}
 			changed = append(changed, some...)
 		}
-		return loadParts(tx, changed, whole())
+		return loadParts(tx, changed, how)
 	})
 	if err != nil {
 		return nil, nil, err
@@ -233,7 +234,7 @@ func compareFlags(tx *gorm.DB, known []*entity.Flag) (changed, gone []uint, err 
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var id, snapshotID uint
-		if err := rows.Scan(&id, &snapshotID); err != nil {
+		if err := rows.Scan(lenient{(*number)(&id)}, lenient{(*number)(&snapshotID)}); err != nil {
 			return nil, nil, err
 		}
 		for len(known) > 0 && known[0].ID < id {
@@ -262,8 +263,8 @@ func (s *Store) FlagsByID(ctx context.Context, ids []int64) ([]entity.Flag, erro
 	flags := []entity.Flag{}
 	err := s.read(ctx, "flags by id", func(tx *gorm.DB) error {
 		for chunk := range inChunks(slices.Compact(ids)) {
-			var some []entity.Flag
-			if err := tx.Unscoped().Find(&some, "id IN ?", chunk).Error; err != nil {
+			some, err := find(tx.Unscoped().Where("id IN ?", chunk), flagColumns(), whole())
+			if err != nil {
 				return err
 			}
 			flags = append(flags, some...)
@@ -406,8 +407,8 @@ func (s *Store) MaxSnapshotID(ctx context.Context) (int64, error) {
 
 // EntityTypes lists the current and former entity types of flags, in alphabetical order.
 func (s *Store) EntityTypes(ctx context.Context) ([]string, error) {
-	var types []entity.FlagEntityType
-	if err := s.db.WithContext(ctx).Find(&types).Error; err != nil {
+	types, err := find(s.db.WithContext(ctx), entityTypeColumns(), whole())
+	if err != nil {
 		return nil, explain("read entity types", err)
 	}
 	keys := make([]string, len(types))
@@ -444,8 +445,8 @@ func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
 	if q.ValueLike != nil {
 		query = query.Where(s.dialect.contains, contained("value", *q.ValueLike))
 	}
-	tags := []entity.Tag{}
-	if err := query.Order("id").Find(&tags).Error; err != nil {
+	tags, err := find(query.Order("id"), tagColumns(), whole())
+	if err != nil {
 		return nil, s.unsearchable(explain("read tags", err), []searched{{"value_like", q.ValueLike}})
 	}
 	return tags, nil
@@ -453,9 +454,8 @@ func (s *Store) Tags(ctx context.Context, q TagQuery) ([]entity.Tag, error) {
 
 // FlagTags lists the tags of a flag. The list is empty if the flag does not exist.
 func (s *Store) FlagTags(ctx context.Context, flagID int64) ([]entity.Tag, error) {
-	tags := []entity.Tag{}
-	err := s.db.WithContext(ctx).Where("id IN (?)", s.db.Table("flags_tags").Select("tag_id").Where("flag_id = ?", flagID)).
-		Order("id").Find(&tags).Error
+	tags, err := find(s.db.WithContext(ctx).Where("id IN (?)", s.db.Table("flags_tags").Select("tag_id").Where("flag_id = ?", flagID)).
+		Order("id"), tagColumns(), whole())
 	if err != nil {
 		return nil, explain("read the tags of a flag", err)
 	}

@@ -111,8 +111,8 @@ func (s *Store) ReorderSegments(ctx context.Context, by string, flagID int64, id
 }
 
 func segmentOf(tx *gorm.DB, flagID, segmentID int64) (*entity.Segment, error) {
-	segment := &entity.Segment{}
-	if err := tx.Take(segment, "id = ? AND flag_id = ?", segmentID, flagID).Error; err != nil {
+	segment, err := take(tx.Where("id = ? AND flag_id = ?", segmentID, flagID), segmentColumns(), whole())
+	if err != nil {
 		return nil, missing(err, "segment %d does not belong to flag %d", segmentID, flagID)
 	}
 	return segment, nil

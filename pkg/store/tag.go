@@ -50,18 +50,19 @@ func (s *Store) DeleteTag(ctx context.Context, by string, flagID, tagID int64) e
 		if deleted.Error != nil {
 			return deleted.Error
 		}
-		var tag entity.Tag
-		err := tx.Unscoped().Take(&tag, "id = ?", tagID).Error
+		tag, err := take(tx.Unscoped().Where("id = ?", tagID), tagColumns(), whole())
+		if err != nil {
+			return err
+		}
 		change.ComponentID, change.ComponentKey = tag.ID, tag.Value
-		return err
+		return nil
 	})
 	return err
 }
 
 // keepTag returns the tag with a value. It creates the tag if it does not exist.
 func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
-	tag := &entity.Tag{}
-	err := tx.Unscoped().Take(tag, "value = ?", value).Error
+	tag, err := take(tx.Unscoped().Where("value = ?", value), tagColumns(), whole())
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		// Another request may create it at this moment. A locking query then sees that row.
 		err = tx.Clauses(clause.OnConflict{DoNothing: true}).Omit(clause.Associations).Create(&entity.Tag{Value: value}).Error
@@ -69,7 +70,7 @@ func keepTag(tx *gorm.DB, value string) (*entity.Tag, error) {
 			return nil, err
 		}
 		locked := tx.Unscoped().Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate})
-		err = locked.Take(tag, "value = ?", value).Error
+		tag, err = take(locked.Where("value = ?", value), tagColumns(), whole())
 	}
 	if err != nil {
 		return nil, err

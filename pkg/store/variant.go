@@ -12,11 +12,11 @@ import (
 // Variants lists the variants of a flag in the order of their IDs. The list is empty if the flag
 // does not exist.
 func (s *Store) Variants(ctx context.Context, flagID int64) ([]entity.Variant, error) {
-	variants := []entity.Variant{}
 	if err := reserveFlag(s.db.WithContext(ctx), flagID); err != nil {
 		return nil, explain("read variants", err)
 	}
-	if err := s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order("id").Find(&variants).Error; err != nil {
+	variants, err := find(s.db.WithContext(ctx).Where("flag_id = ?", flagID).Order("id"), variantColumns(), whole())
+	if err != nil {
 		return nil, explain("read variants", err)
 	}
 	return variants, nil
@@ -53,11 +53,11 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 	var variant *entity.Variant
 	change := &entity.Change{Operation: entity.OperationUpdate, Component: entity.ComponentVariant}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, _ *entity.Flag) (err error) {
-		read := tx
+		read := variantColumns()
 		if attachment != "" {
-			read = withoutAttachment(tx)
+			read = bareVariantColumns()
 		}
-		if variant, err = variantOf(read, flagID, variantID); err != nil {
+		if variant, err = variantOf(tx, flagID, variantID, read); err != nil {
 			return err
 		}
 		if key != variant.Key {
@@ -68,10 +68,12 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 		}
 		variant.Key = key
 		change.ComponentID, change.ComponentKey = variant.ID, variant.Key
+		columns := map[string]any{"key": variant.Key}
 		if attachment != "" {
 			variant.Attachment = attachment
+			columns["attachment"] = attachment
 		}
-		return updateRow(tx, &entity.Variant{}, variant.ID, map[string]any{"key": variant.Key, "attachment": variant.Attachment})
+		return updateRow(tx, &entity.Variant{}, variant.ID, columns)
 	})
 	if err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func (s *Store) UpdateVariant(ctx context.Context, by string, flagID, variantID 
 func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID int64) error {
 	change := &entity.Change{Operation: entity.OperationDelete, Component: entity.ComponentVariant}
 	_, err := s.mutateFlag(ctx, by, change, flagID, func(tx *gorm.DB, flag *entity.Flag) error {
-		variant, err := variantOf(withoutAttachment(tx), flagID, variantID)
+		variant, err := variantOf(tx, flagID, variantID, bareVariantColumns())
 		if err != nil {
 			return err
 		}
@@ -108,12 +110,9 @@ func (s *Store) DeleteVariant(ctx context.Context, by string, flagID, variantID 
 	return err
 }
 
-// withoutAttachment reads variants without their attachments, which may have megabytes.
-func withoutAttachment(tx *gorm.DB) *gorm.DB { return tx.Omit("attachment") }
-
-func variantOf(tx *gorm.DB, flagID, variantID int64) (*entity.Variant, error) {
-	variant := &entity.Variant{}
-	if err := tx.Take(variant, "id = ? AND flag_id = ?", variantID, flagID).Error; err != nil {
+func variantOf(tx *gorm.DB, flagID, variantID int64, columns columnsOf[entity.Variant]) (*entity.Variant, error) {
+	variant, err := take(tx.Where("id = ? AND flag_id = ?", variantID, flagID), columns, whole())
+	if err != nil {
 		return nil, missing(err, "variant %d does not belong to flag %d", variantID, flagID)
 	}
 	return variant, nil
