@@ -2,7 +2,6 @@ package handler
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"strconv"
 	"time"
@@ -31,6 +30,9 @@ func appendFlagModel(b []byte, f *entity.Flag) []byte {
 	b = appendOptionalText(b, `"notes":`, f.Notes)
 	b = entity.AppendList(append(b, `"segments":`...), f.Segments, appendSegmentModel)
 	b = entity.AppendList(append(b, `,"tags":`...), f.Tags, appendTagModel)
+	if f.Unreadable != "" {
+		b = entity.AppendString(append(b, `,"unreadable":`...), f.Unreadable)
+	}
 	b = append(b, `,"updatedAt":"`...)
 	b = strfmt.NormalizeTimeForMarshal(f.UpdatedAt.UTC()).AppendFormat(b, strfmt.MarshalFormat)
 	b = append(b, `",`...)
@@ -50,12 +52,11 @@ func (h *Handler) encodeSnapshots(ctx context.Context, snapshots []entity.FlagSn
 		return nil, err
 	}
 	defer turn.End()
-	return appendSnapshots(make([]byte, 0, size), snapshots)
+	return appendSnapshots(make([]byte, 0, size), snapshots), nil
 }
 
-// appendSnapshots appends a history. It returns an error if the stored flag of a snapshot is
-// invalid.
-func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) ([]byte, error) {
+// appendSnapshots appends a history. A snapshot that is not the JSON of a flag says so.
+func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) []byte {
 	b = append(b, '[')
 	for i := range snapshots {
 		if i > 0 {
@@ -63,14 +64,15 @@ func appendSnapshots(b []byte, snapshots []entity.FlagSnapshot) ([]byte, error) 
 		}
 		f, err := entity.DecodeFlag(snapshots[i].Flag)
 		if err != nil {
-			return nil, fmt.Errorf("read the flag in snapshot %d: %w", snapshots[i].ID, err)
+			f = &entity.Flag{Unreadable: "the snapshot is not the JSON of a flag"}
+			f.ID, f.UpdatedAt = snapshots[i].FlagID, snapshots[i].UpdatedAt
 		}
 		b = appendSnapshot(b, &snapshots[i], f)
 		if len(snapshots[i].Flag) > budget.LargeBytes {
 			runtime.Gosched() // so that small requests do not wait until all are encoded
 		}
 	}
-	return append(b, ']'), nil
+	return append(b, ']')
 }
 
 func appendSnapshot(b []byte, s *entity.FlagSnapshot, f *entity.Flag) []byte {

@@ -53,6 +53,32 @@ func TestEncodersWriteWhatModelsDo(t *testing.T) {
 	}
 }
 
+// TestHistoryWithBrokenSnapshot encodes a history in which another program has changed a snapshot.
+func TestHistoryWithBrokenSnapshot(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 30, 9, 12, 44, 0, time.UTC)
+	fine := entity.EncodeFlag(&entity.Flag{Key: "k"})
+	for _, broken := range []string{"", "{broken", "[]", `"text"`, `{"Segments":[{"Rank":-1}]}`, `{"Variants":[{"Attachment":5}]}`, `{"CreatedAt":"soon"}`} {
+		body := appendSnapshots(nil, []entity.FlagSnapshot{
+			{Model: entity.Model{ID: 8, UpdatedAt: at}, FlagID: 3, Flag: fine},
+			{Model: entity.Model{ID: 7, UpdatedAt: at}, FlagID: 3, UpdatedBy: "ada", Flag: []byte(broken)},
+		})
+		var list []*models.FlagSnapshot
+		if err := json.Unmarshal(body, &list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list) != 2 || list[0].Flag.Key != "k" || list[0].Flag.Unreadable != "" {
+			t.Fatalf("with %s: %s", broken, body)
+		}
+		want, err := json.Marshal(models.FlagSnapshot{ID: 7, UpdatedBy: "ada", UpdatedAt: new("2026-01-30T09:12:44Z"), Flag: flagModel(&entity.Flag{
+			Model: entity.Model{ID: 3, UpdatedAt: at}, Unreadable: "the snapshot is not the JSON of a flag",
+		})})
+		if err != nil || !bytes.HasSuffix(body, append(want, ']')) {
+			t.Errorf("with %s: got %s\nwant %s", broken, body, want)
+		}
+	}
+}
+
 func unescaped(t *testing.T, value any) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -323,6 +349,7 @@ func flagModel(f *entity.Flag) *models.Flag {
 		DataRecordsEnabled: &f.DataRecordsEnabled,
 		EntityType:         f.EntityType,
 		Notes:              f.Notes,
+		Unreadable:         f.Unreadable,
 		CreatedBy:          f.CreatedBy,
 		UpdatedBy:          f.UpdatedBy,
 		UpdatedAt:          strfmt.DateTime(f.UpdatedAt.UTC()),

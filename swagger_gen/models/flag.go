@@ -67,6 +67,12 @@ type Flag struct {
 	// Labels of the flag.
 	Tags []*Tag `json:"tags"`
 
+	// A value in the database that the server cannot read, such as an attachment that is not JSON.
+	// It is 0, empty or null here, and the flag is not evaluated. Only such a flag has this member.
+	// Example: variant 5: attachment is not the JSON of an object
+	// Read Only: true
+	Unreadable string `json:"unreadable,omitempty"`
+
 	// When the flag was last changed, in UTC.
 	// Example: 2026-01-30T09:12:44.000Z
 	// Format: date-time
@@ -299,6 +305,10 @@ func (m *Flag) ContextValidate(ctx context.Context, formats strfmt.Registry) err
 		res = append(res, err)
 	}
 
+	if err := m.contextValidateUnreadable(ctx, formats); err != nil {
+		res = append(res, err)
+	}
+
 	if err := m.contextValidateVariants(ctx, formats); err != nil {
 		res = append(res, err)
 	}
@@ -371,6 +381,15 @@ func (m *Flag) contextValidateTags(ctx context.Context, formats strfmt.Registry)
 			}
 		}
 
+	}
+
+	return nil
+}
+
+func (m *Flag) contextValidateUnreadable(ctx context.Context, formats strfmt.Registry) error {
+
+	if err := validate.ReadOnly(ctx, "unreadable", "body", m.Unreadable); err != nil {
+		return err
 	}
 
 	return nil

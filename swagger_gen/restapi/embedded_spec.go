@@ -8608,6 +8608,12 @@ func init() {
             "$ref": "#/definitions/tag"
           }
         },
+        "unreadable": {
+          "description": "A value in the database that the server cannot read, such as an attachment that is not JSON.\nIt is 0, empty or null here, and the flag is not evaluated. Only such a flag has this member.",
+          "type": "string",
+          "readOnly": true,
+          "example": "variant 5: attachment is not the JSON of an object"
+        },
         "updatedAt": {
           "description": "When the flag was last changed, in UTC.",
           "type": "string",
@@ -18303,6 +18309,12 @@ func init() {
           "items": {
             "$ref": "#/definitions/tag"
           }
+        },
+        "unreadable": {
+          "description": "A value in the database that the server cannot read, such as an attachment that is not JSON.\nIt is 0, empty or null here, and the flag is not evaluated. Only such a flag has this member.",
+          "type": "string",
+          "readOnly": true,
+          "example": "variant 5: attachment is not the JSON of an object"
         },
         "updatedAt": {
           "description": "When the flag was last changed, in UTC.",
