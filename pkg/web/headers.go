@@ -60,7 +60,7 @@ func (l *headerListener) Accept() (net.Conn, error) {
 	if err != nil || !ok {
 		return c, err
 	}
-	return &headerConn{TCPConn: tcp, memory: l.memory}, nil
+	return &headerConn{lazyConn: lazyConn{tcp: tcp}, memory: l.memory}, nil
 }
 
 // Close does nothing: the outer Serve closes its listener.
@@ -68,8 +68,8 @@ func (l *headerListener) Close() error { return nil }
 
 // headerConn counts the lines and bytes that are read until an empty line.
 type headerConn struct {
-	*net.TCPConn // a net.Conn would take another call for each of its methods
-	memory       *budget.Memory
+	lazyConn
+	memory *budget.Memory
 
 	// These are for the goroutine that reads. net/http has one at a time.
 	complete     bool // the empty line was read
@@ -86,7 +86,7 @@ type headerConn struct {
 
 // Read implements net.Conn.
 func (c *headerConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
+	n, err := c.lazyConn.Read(p)
 	if c.complete || n <= 0 {
 		return n, err
 	}
@@ -107,7 +107,7 @@ func (c *headerConn) next() {
 // Close implements net.Conn.
 func (c *headerConn) Close() error {
 	c.release(true)
-	return c.TCPConn.Close()
+	return c.lazyConn.Close()
 }
 
 // count counts bytes of which the first ones are before the empty line.
@@ -160,10 +160,10 @@ var errHeaders = errors.New("the headers of the request are beyond a limit")
 // response.
 func (c *headerConn) refuse(status int, message string) error {
 	_ = c.SetDeadline(time.Now().Add(refusalTime))
-	_, err := fmt.Fprintf(c.TCPConn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{\"message\":%q}\n",
+	_, err := fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{\"message\":%q}\n",
 		status, http.StatusText(status), message)
 	if err == nil && c.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, c.TCPConn, MaxHeaderBytes)
+		_, _ = io.CopyN(io.Discard, &c.lazyConn, MaxHeaderBytes)
 	}
 	return &net.OpError{Op: "read", Net: "tcp", Err: errHeaders}
 }
