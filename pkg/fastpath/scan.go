@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"runtime"
 	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -12,9 +13,22 @@ const maxDepth = 16
 // scanner reads a JSON text. Its methods return false, and leave the scanner unusable, if the
 // expected token is missing or not plain. Their results are part of the text.
 type scanner struct {
-	text   string
-	at     int
-	spaces int // white space characters so far
+	text    string
+	at      int
+	spaces  int // white space characters so far
+	yielded int // value of at when other goroutines were let run
+}
+
+// yieldBytes is the length of members and items after which other goroutines run. It takes about a
+// millisecond.
+const yieldBytes = 64 << 10
+
+// yield lets other goroutines run if this one has read much since they did.
+func (s *scanner) yield() {
+	if s.at-s.yielded > yieldBytes {
+		s.yielded = s.at
+		runtime.Gosched()
+	}
 }
 
 // skipSpace advances to the next character that is not white space. Usually that is the current
@@ -86,6 +100,7 @@ func (s *scanner) object(member func(name string) bool) bool {
 		}
 		s.skipSpace()
 		if s.take(',') {
+			s.yield()
 			continue
 		}
 		return s.take('}')
@@ -125,6 +140,7 @@ func (s *scanner) list(item func() bool) bool {
 		}
 		s.skipSpace()
 		if s.take(',') {
+			s.yield()
 			continue
 		}
 		return s.take(']')
