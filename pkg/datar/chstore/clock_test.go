@@ -52,9 +52,9 @@ func withClock(t *testing.T, address string, offset time.Duration) string {
 	return u.String()
 }
 
-// setClock ends the offset of the clock in defaults of columns. On a cluster, datar_meta is one table
-// with a replica on each server, so one statement changes all. ON CLUSTER would run it once for each
-// shard, and if one of them never returned, no later statement ON CLUSTER would run.
+// setClock ends the offset of the clock in defaults of columns. On a cluster, datar_meta is one
+// table with a replica on each server, so one statement changes all. ON CLUSTER would run it once
+// for each shard, and if one of them never returned, no later statement ON CLUSTER would run.
 func setClock(t *testing.T, address string) {
 	t.Helper()
 	for _, table := range []string{"datar_meta", "datar_builds"} {

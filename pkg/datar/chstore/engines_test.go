@@ -91,7 +91,11 @@ func execute(t testing.TB, server, statement string) string {
 	u := parse(t, server)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), administration)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+u.Host+"/?database="+strings.TrimPrefix(u.Path, "/"), strings.NewReader(statement))
+	parameters := url.Values{"database": {strings.TrimPrefix(u.Path, "/")}}
+	if onCluster(t, server) {
+		parameters.Set("insert_distributed_sync", "1") // rows are not to arrive during later queries
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+u.Host+"/?"+parameters.Encode(), strings.NewReader(statement))
 	if err != nil {
 		t.Fatal(err)
 	}
