@@ -70,7 +70,7 @@ type Result struct {
 	// Restarted is true if the server ended during the case.
 	Restarted bool
 	// Runs is how often the case ran: once, or more often if P99 was above MaxP99. The result is
-	// that of the run with the median P99, with the largest PeakBytes. Note has the others.
+	// that of the run with the median P99, with the largest PeakBytes. Note has the P99 of each.
 	Runs int
 	// Note contains other measurements of the case.
 	Note string
@@ -144,7 +144,7 @@ func (t *target) runCase(ctx context.Context, c attackCase) (Result, error) {
 		result := t.runOnce(ctx, c)
 		results = append(results, result)
 		switch {
-		case result.Err != nil || result.Restarted:
+		case result.Fault(false) != nil:
 			result.Runs = len(results)
 			return result, nil
 		case len(results) == runs || len(results) == 1 && (result.P99 <= MaxP99 || t.options.Quick):
@@ -215,7 +215,7 @@ func (t *target) startClient(ctx context.Context) (err error) {
 		return err
 	}
 	pause(ctx, headStart)
-	return nil
+	return t.client.follow("") // what it measured does not count
 }
 
 // Print writes a table of results.

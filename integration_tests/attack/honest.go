@@ -31,8 +31,9 @@ type Latency struct {
 }
 
 // Honest evaluates the flag at a steady rate. Requests start by the clock, whether or not earlier
-// ones have been answered. Each line of in is the base URL of the API from then on. At the end of
-// in, it waits for the last responses and writes a Latency as JSON to out.
+// ones have been answered. Each line of in is the base URL of the API from then on, or empty if
+// what was measured so far does not count. At the end of in, it waits for the last responses and
+// writes a Latency as JSON to out.
 func Honest(in io.Reader, out io.Writer, flagKey string) error {
 	h := &honest{
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: honestAtOnce}, Timeout: honestTimeout},
@@ -77,8 +78,10 @@ func (h *honest) run(apis <-chan string) {
 	for more {
 		select {
 		case next, ok := <-apis:
-			if more = ok; ok {
+			if more = ok; next != "" {
 				api = next
+			} else if ok {
+				h.forget()
 			}
 		case <-tick.C:
 			h.begin(api)
@@ -113,6 +116,13 @@ func (h *honest) evaluate(api string) {
 		return
 	}
 	h.mu.latencies = append(h.mu.latencies, time.Since(began))
+}
+
+// forget forgets what was measured.
+func (h *honest) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.latencies, h.mu.failed = nil, 0
 }
 
 func (h *honest) latency() Latency {
@@ -163,7 +173,7 @@ func startHonest(ctx context.Context, command []string, flagKey string) (*client
 	return c, cmd.Start()
 }
 
-// follow makes the client use the API at this base URL.
+// follow makes the client use the API at this base URL, or forget what it measured if it is empty.
 func (c *client) follow(api string) error {
 	_, err := io.WriteString(c.in, api+"\n")
 	return err

@@ -10,24 +10,28 @@ import (
 
 // lazyConn is a TCP connection whose deadlines cost little as long as they are not reached.
 //
-// net/http sets eight deadlines for each request, and with one of them interrupts the read with
-// which it watches for a client that disconnects. Each would change a timer of the runtime. Here a
-// deadline is only stored, unless it is earlier than the timer of a call that is in progress. A
-// timer that interrupts a call too early is set to the deadline, and the call goes on.
+// net/http sets eight deadlines for each request. With one of them, it interrupts the read that
+// detects whether the client disconnects. Each would change a timer of the runtime. Here a deadline
+// is only stored, unless it is earlier than the timer of a call in progress. If a timer interrupts
+// a call too early, it is set to the deadline, and the call goes on.
 type lazyConn struct {
-	tcp           *net.TCPConn // not embedded: its other methods would know only the timer
+	tcp           *net.TCPConn // not embedded: its other methods would use the timer, not the deadline
 	reads, writes lazyDeadline
+}
+
+func newLazyConn(tcp *net.TCPConn) lazyConn {
+	return lazyConn{tcp: tcp, reads: lazyDeadline{setTimer: tcp.SetReadDeadline}, writes: lazyDeadline{setTimer: tcp.SetWriteDeadline}}
 }
 
 // Read implements net.Conn.
 func (c *lazyConn) Read(p []byte) (int, error) {
-	if !c.reads.begin(c.tcp, (*net.TCPConn).SetReadDeadline) {
+	if !c.reads.begin() {
 		return 0, os.ErrDeadlineExceeded
 	}
 	defer c.reads.end()
 	for {
 		n, err := c.tcp.Read(p)
-		if err == nil || n > 0 || !c.reads.isEarly(err, c.tcp, (*net.TCPConn).SetReadDeadline) {
+		if err == nil || n > 0 || !c.reads.goesOn(err) {
 			return n, err
 		}
 	}
@@ -35,32 +39,28 @@ func (c *lazyConn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *lazyConn) Write(p []byte) (written int, err error) {
-	if !c.writes.begin(c.tcp, (*net.TCPConn).SetWriteDeadline) {
+	if !c.writes.begin() {
 		return 0, os.ErrDeadlineExceeded
 	}
 	defer c.writes.end()
 	for {
 		n, err := c.tcp.Write(p[written:])
 		written += n
-		if err == nil || !c.writes.isEarly(err, c.tcp, (*net.TCPConn).SetWriteDeadline) {
+		if err == nil || !c.writes.goesOn(err) {
 			return written, err
 		}
 	}
 }
 
 // SetReadDeadline implements net.Conn.
-func (c *lazyConn) SetReadDeadline(t time.Time) error {
-	return c.reads.ask(t, c.tcp, (*net.TCPConn).SetReadDeadline)
-}
+func (c *lazyConn) SetReadDeadline(t time.Time) error { return c.reads.set(t) }
 
 // SetWriteDeadline implements net.Conn.
-func (c *lazyConn) SetWriteDeadline(t time.Time) error {
-	return c.writes.ask(t, c.tcp, (*net.TCPConn).SetWriteDeadline)
-}
+func (c *lazyConn) SetWriteDeadline(t time.Time) error { return c.writes.set(t) }
 
 // SetDeadline implements net.Conn.
 func (c *lazyConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+	return errors.Join(c.reads.set(t), c.writes.set(t))
 }
 
 // Close implements net.Conn.
@@ -77,40 +77,38 @@ func (c *lazyConn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
 
 // lazyDeadline is the deadline of reads, or of writes.
 type lazyDeadline struct {
+	setTimer func(time.Time) error // sets the deadline of the TCPConn; fails if it is closed
+
 	mu struct {
 		sync.Mutex
-		asked time.Time // zero is none
-		timer time.Time // that of the TCPConn
-		calls int       // in progress
+		deadline time.Time // zero without one
+		timer    time.Time // deadline of the TCPConn, zero without one
+		calls    int       // in progress
 	}
 }
 
-// setter sets a deadline of a TCPConn.
-type setter func(*net.TCPConn, time.Time) error
-
-// ask stores a deadline, and sets it if a call in progress would end later.
-func (d *lazyDeadline) ask(t time.Time, c *net.TCPConn, set setter) error {
+// set stores a deadline, and sets the timer if a call in progress would end later.
+func (d *lazyDeadline) set(t time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.asked = t
+	d.mu.deadline = t
 	if d.mu.calls == 0 {
 		return nil
 	}
-	return d.advance(c, set)
+	return d.advance()
 }
 
 // begin reports whether a call may begin, which end must follow.
-func (d *lazyDeadline) begin(c *net.TCPConn, set setter) bool {
+func (d *lazyDeadline) begin() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if isInterruption(d.mu.asked) {
+	if isInterruption(d.mu.deadline) {
 		return false
 	}
 	if isInterruption(d.mu.timer) {
-		d.mu.timer = d.mu.asked
-		_ = set(c, d.mu.timer) // fails if the connection is closed, as the call will
+		_ = d.apply() // an error is that of the call, too
 	}
-	_ = d.advance(c, set)
+	_ = d.advance()
 	d.mu.calls++
 	return true
 }
@@ -121,28 +119,33 @@ func (d *lazyDeadline) end() {
 	d.mu.calls--
 }
 
-// advance sets the timer if it is later than the deadline. The caller holds the lock.
-func (d *lazyDeadline) advance(c *net.TCPConn, set setter) error {
-	if d.mu.asked.IsZero() || !d.mu.timer.IsZero() && !d.mu.asked.Before(d.mu.timer) {
+// advance sets the timer if it is later than the deadline. The caller holds the lock, here and in
+// apply.
+func (d *lazyDeadline) advance() error {
+	if d.mu.deadline.IsZero() || !d.mu.timer.IsZero() && !d.mu.deadline.Before(d.mu.timer) {
 		return nil
 	}
-	d.mu.timer = d.mu.asked
-	return set(c, d.mu.timer)
+	return d.apply()
 }
 
-// isEarly reports whether an error is that of a timer which is earlier than the deadline. It sets
-// the deadline then.
-func (d *lazyDeadline) isEarly(err error, c *net.TCPConn, set setter) bool {
+// apply sets the timer to the deadline.
+func (d *lazyDeadline) apply() error {
+	d.mu.timer = d.mu.deadline
+	return d.setTimer(d.mu.deadline)
+}
+
+// goesOn reports whether a call goes on after an error: that of a timer which was earlier than the
+// deadline, to which it is set then.
+func (d *lazyDeadline) goesOn(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mu.asked.Equal(d.mu.timer) {
+	if !d.mu.deadline.IsZero() && time.Until(d.mu.deadline) <= 0 {
 		return false
 	}
-	d.mu.timer = d.mu.asked
-	return set(c, d.mu.timer) == nil
+	return d.apply() == nil
 }
 
 // isInterruption reports whether a deadline is the one with which net/http interrupts a read: one

@@ -60,7 +60,7 @@ func (l *headerListener) Accept() (net.Conn, error) {
 	if err != nil || !ok {
 		return c, err
 	}
-	return &headerConn{lazyConn: lazyConn{tcp: tcp}, memory: l.memory}, nil
+	return &headerConn{lazyConn: newLazyConn(tcp), memory: l.memory}, nil
 }
 
 // Close does nothing: the outer Serve closes its listener.
