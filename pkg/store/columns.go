@@ -137,7 +137,7 @@ const yieldRows = 128
 // modelColumns returns the columns of entity.Model.
 func modelColumns[T any](model func(*T) *entity.Model) columnsOf[T] {
 	return columnsOf[T]{
-		{name: "id", into: func(row *T, _ *reading) sql.Scanner { return (*number)(&model(row).ID) }},
+		{name: "id", into: func(row *T, _ *reading) sql.Scanner { return (*rowID)(&model(row).ID) }},
 		{name: "created_at", into: func(row *T, _ *reading) sql.Scanner { return (*moment)(&model(row).CreatedAt) }, text: true, record: true},
 		{name: "updated_at", into: func(row *T, _ *reading) sql.Scanner { return (*moment)(&model(row).UpdatedAt) }, text: true, record: true},
 		{name: "deleted_at", into: func(row *T, _ *reading) sql.Scanner { return (*deletion)(&model(row).DeletedAt) }, text: true, record: true},
@@ -285,6 +285,17 @@ func (n *number) Scan(value any) error {
 	err := other.Scan(value)
 	*n = number(other.V)
 	return unless(err, value, "a whole number from 0 to 9223372036854775807")
+}
+
+// rowID scans the ID of a row. 0 means that a row has no ID yet.
+type rowID uint
+
+// Scan implements sql.Scanner.
+func (r *rowID) Scan(value any) error {
+	if err := (*number)(r).Scan(value); err != nil || *r > 0 {
+		return err
+	}
+	return errors.New("is 0, not a number from 1")
 }
 
 // unless returns an error for a value that was not scanned as wanted.

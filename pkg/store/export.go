@@ -32,6 +32,9 @@ func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) err
 		return fmt.Errorf("create the exported file: %w", err)
 	}
 	tables := exportedTables(history)
+	if err := dropIndexes(s.db.WithContext(ctx), file.db.WithContext(ctx), tables); err != nil {
+		return errors.Join(fmt.Errorf("prepare the exported file: %w", err), file.Close())
+	}
 	if source, ok := s.pool.(*sqlitePool); ok && source.attaches() && !s.readOnly {
 		statements, err := insertions(s.db, tables)
 		if err := errors.Join(err, file.Close()); err != nil {
@@ -50,6 +53,24 @@ func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) err
 		})
 	})
 	return errors.Join(err, file.Close())
+}
+
+// dropIndexes drops the unique indexes that from does not have: its rows may repeat values.
+func dropIndexes(from, to *gorm.DB, tables []exportedTable) error {
+	for _, t := range tables {
+		table := &gorm.Statement{DB: from}
+		if err := table.Parse(t.model); err != nil {
+			return err
+		}
+		for _, index := range table.Schema.ParseIndexes() {
+			if index.Class == "UNIQUE" && !from.Migrator().HasIndex(t.model, index.Name) {
+				if err := to.Migrator().DropIndex(t.model, index.Name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // exportedTable is a table of the exported file.

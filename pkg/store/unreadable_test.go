@@ -150,7 +150,33 @@ func TestUnreadableAttachment(t *testing.T) {
 	})
 }
 
-// TestRepeatedKeys opens a database whose flags share a key, without the unique index.
+// TestFlagWithoutID has a flag whose ID no request can name.
+func TestFlagWithoutID(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ id, want string }{
+		{"0", "id is 0, not a number from 1"},
+		{"-7", `id is "-7", not a whole number from 0 to 9223372036854775807`},
+	} {
+		path := filepath.Join(t.TempDir(), "flags.sqlite")
+		s := openFile(t, path)
+		createBeside(t, s)
+		ok(t, s.db.Exec("UPDATE flags SET id = "+test.id+" WHERE id = 1").Error)
+		flags := must[[]entity.Flag](t)(s.EvalFlags(t.Context()))
+		if len(flags) != 2 || flags[0].Unreadable != test.want || flags[0].Key != "edited" || flags[1].Unreadable != "" {
+			t.Errorf("with id %s: %+v", test.id, flags)
+		}
+		known := []*entity.Flag{&flags[1]}
+		if _, gone, err := s.ChangedFlags(t.Context(), known); err != nil || len(gone) > 0 {
+			t.Errorf("with id %s: %v is gone, %v", test.id, gone, err)
+		}
+		if _, err := s.flagSizes(t.Context(), FlagQuery{Preload: true}); err != nil {
+			t.Errorf("with id %s: %v", test.id, err)
+		}
+	}
+}
+
+// TestRepeatedKeys opens a database whose flags share a key, without the unique index, and exports
+// it.
 func TestRepeatedKeys(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "flags.sqlite")
@@ -163,6 +189,11 @@ func TestRepeatedKeys(t *testing.T) {
 	defer func() { ok(t, s.Close()) }()
 	if flags := must[[]entity.Flag](t)(s.EvalFlags(t.Context())); len(flags) != 2 {
 		t.Errorf("%d flags", len(flags))
+	}
+	exported := filepath.Join(t.TempDir(), "export.sqlite")
+	ok(t, s.ExportSQLite(t.Context(), exported, true))
+	if flags := must[[]entity.Flag](t)(openFile(t, exported).EvalFlags(t.Context())); len(flags) != 2 || flags[0].Key != "beside" {
+		t.Errorf("exported flags are %+v", flags)
 	}
 	if !strings.Contains(log.String(), `index="idx_flag_key on key"`) {
 		t.Errorf("log is %s", &log)
