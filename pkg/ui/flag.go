@@ -28,6 +28,8 @@ type flagHead struct {
 	// as of Checked.
 	Stale   bool
 	Checked time.Time
+	// Unreadable is that of the flag.
+	Unreadable string
 }
 
 type flagTab struct {
@@ -48,6 +50,7 @@ func tabPath(tab string) string {
 func (u *UI) head(f *entity.Flag, tab string) flagHead {
 	h := flagHead{
 		ID: f.ID, SnapshotID: f.SnapshotID, Key: f.Key, KeyIsTitle: true, Description: shown(f.Description), Tags: tagValues(f), Enabled: f.Enabled,
+		Unreadable: f.Unreadable,
 	}
 	if h.Key == "" {
 		h.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)

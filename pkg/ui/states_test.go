@@ -39,6 +39,20 @@ func TestRecordsOff(t *testing.T) {
 	}
 }
 
+// TestUnreadableFlag shows a flag with a value that another program has broken.
+func TestUnreadableFlag(t *testing.T) {
+	t.Parallel()
+	f := setup(t)
+	f.flags[f.full].Unreadable = "variant 5: attachment is not the JSON of an object <b>"
+	for _, path := range []string{"", "/targeting", "/traffic", "/nothing", "/try"} {
+		a := f.ask(t, http.MethodGet, "/ui/flags/1"+path, nil)
+		checkPage(t, f, "/ui/flags/1"+path, a)
+		if want := "cannot be read: variant 5: attachment is not the JSON of an object <b>."; !strings.Contains(text(a.root), want) {
+			t.Errorf("the page %s lacks %q in\n%s", path, want, text(a.root))
+		}
+	}
+}
+
 // TestServersThatDoNotBalance: 100 evaluations were recorded, and 3 of them are neither stored nor
 // waiting nor lost.
 func TestServersThatDoNotBalance(t *testing.T) {
