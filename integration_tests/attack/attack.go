@@ -146,7 +146,7 @@ func (t *target) runCase(ctx context.Context, c attackCase) (Result, error) {
 		switch {
 		case result.Fault(false) != nil:
 			result.Runs = len(results)
-			return result, nil
+			return result, nil //nolint:nilerr // the caller reports it
 		case len(results) == runs || len(results) == 1 && (result.P99 <= MaxP99 || t.options.Quick):
 			return median(results), nil
 		}
