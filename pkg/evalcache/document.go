@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
@@ -22,10 +23,7 @@ type Severity string
 const (
 	// SeverityError makes the document invalid.
 	SeverityError Severity = "error"
-	// SeverityDefect is an error in a part with an ID, as in an export. The document is valid, and
-	// the flag is evaluated as by a server whose database has the same rows.
-	SeverityDefect Severity = "defect"
-	// SeverityWarning is for all else that is doubtful.
+	// SeverityWarning does not.
 	SeverityWarning Severity = "warning"
 )
 
@@ -53,9 +51,9 @@ func (f Finding) String() string {
 // not nil if the text is not such a document or if a finding is an error; it lists all errors.
 //
 // IDs that are missing or 0 are assigned in the order of the document, from 1 upward, without those
-// in use. A distribution belongs to the variant that its VariantKey names, or without such a
-// variant, to that of its VariantID. Variants of a flag may share a key only if all of them have
-// IDs, as in an export; VariantID then decides.
+// in use. A distribution belongs to the variant that its VariantKey names; without a key, to the
+// variant of its VariantID. Variants of a flag may share a key only if all of them have IDs, as in
+// an export; VariantID then decides.
 func ParseDocument(document []byte) ([]entity.Flag, []Finding, error) {
 	document = bytes.TrimPrefix(document, []byte(entity.ByteOrderMark))
 	var top struct{ Flags json.RawMessage }
@@ -94,15 +92,6 @@ func (p *documentParser) add(severity Severity, part, format string, args ...any
 	p.findings = append(p.findings, Finding{severity, p.flag, part, fmt.Sprintf(format, args...)})
 }
 
-// wrong adds an error, or a defect if the part has an ID.
-func (p *documentParser) wrong(id uint, part, format string, args ...any) {
-	severity := SeverityError
-	if id != 0 {
-		severity = SeverityDefect
-	}
-	p.add(severity, part, format, args...)
-}
-
 func (p *documentParser) check(flags []entity.Flag) {
 	keys, ids := map[string]int{}, map[uint]int{}
 	for i := range flags {
@@ -110,9 +99,9 @@ func (p *documentParser) check(flags []entity.Flag) {
 		p.flag = f.Key
 		if f.Key == "" {
 			p.flag = fmt.Sprintf("#%d", i+1)
-			p.wrong(storedID(f), "", "key is missing")
+			p.add(SeverityError, "", "key is missing")
 		} else if first, ok := keys[f.Key]; ok {
-			p.wrong(min(storedID(f), storedID(&flags[first])), "", "key is used by flags #%d and #%d", first+1, i+1)
+			p.add(SeverityError, "", "key is used by flags #%d and #%d", first+1, i+1)
 		} else {
 			keys[f.Key] = i
 		}
@@ -123,15 +112,6 @@ func (p *documentParser) check(flags []entity.Flag) {
 			p.add(SeverityWarning, "", "%s", warning)
 		}
 	}
-}
-
-// storedID returns the ID of a flag of a database, and 0 for a flag of a document that somebody
-// wrote, which may have an ID, too.
-func storedID(f *entity.Flag) uint {
-	if f.SnapshotID == 0 && f.CreatedAt.IsZero() {
-		return 0
-	}
-	return f.ID
 }
 
 // checkID reports an ID that is too large or already used.
@@ -158,7 +138,7 @@ func (p *documentParser) checkVariants(f *entity.Flag) {
 		v := &f.Variants[i]
 		part := fmt.Sprintf("variant %d", i+1)
 		if v.Key == "" {
-			p.wrong(v.ID, part, "key is missing")
+			p.add(SeverityError, part, "key is missing")
 		} else if first, ok := keys[v.Key]; ok {
 			severity := SeverityError
 			if v.ID != 0 && f.Variants[first].ID != 0 { // servers with a database allow it, and export it
@@ -182,7 +162,7 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 		part := fmt.Sprintf("segment %d", i+1)
 		p.checkID(part, s.ID, i, ids)
 		if s.RolloutPercent > 100 {
-			p.wrong(s.ID, part, "rollout percent is %d, more than 100", s.RolloutPercent)
+			p.add(SeverityError, part, "rollout percent is %d, more than 100", s.RolloutPercent)
 		}
 		for j := range s.Constraints {
 			part := fmt.Sprintf("%s, constraint %d", part, j+1)
@@ -192,7 +172,7 @@ func (p *documentParser) checkSegments(f *entity.Flag) {
 				continue
 			}
 			if err != nil {
-				p.wrong(s.Constraints[j].ID, part, "%s", err)
+				p.add(SeverityError, part, "%s", err)
 				continue
 			}
 			for _, warning := range eval.Warnings(&s.Constraints[j]) {
@@ -213,55 +193,46 @@ func (p *documentParser) checkDistributions(f *entity.Flag, s *entity.Segment, p
 		d := &s.Distributions[i]
 		part := fmt.Sprintf("%s, distribution %d", part, i+1)
 		switch v := variantOf(f, d); {
-		case v == nil && len(namesakes(f, d)) > 1:
-			p.wrong(d.ID, part, "the flag has several variants with key %q: VariantID must say which", d.VariantKey)
-		case v != nil && (d.VariantKey == "" || d.VariantKey == v.Key):
+		case v != nil && v.ID != d.VariantID && sharesKey(f, v):
+			p.add(SeverityError, part, "the flag has several variants with key %q: VariantID must say which", d.VariantKey)
+		case v != nil:
 		case d.VariantKey != "":
-			p.wrong(d.ID, part, "the flag has no variant with key %q", d.VariantKey)
+			p.add(SeverityError, part, "the flag has no variant with key %q", d.VariantKey)
 		case d.VariantID != 0:
-			p.wrong(d.ID, part, "the flag has no variant with id %d", d.VariantID)
+			p.add(SeverityError, part, "the flag has no variant with id %d", d.VariantID)
 		default:
-			p.wrong(d.ID, part, "variant key is missing")
+			p.add(SeverityError, part, "variant key is missing")
 		}
 		if d.Percent > 100 {
-			p.wrong(d.ID, part, "percent is %d, more than 100", d.Percent)
+			p.add(SeverityError, part, "percent is %d, more than 100", d.Percent)
 			tooMuch = true
 		}
 		sum += d.Percent
 	}
 	if sum != 100 && !tooMuch {
-		p.wrong(s.ID, part, "percents of the distributions sum to %d, not 100", sum)
+		p.add(SeverityError, part, "percents of the distributions sum to %d, not 100", sum)
 	}
 }
 
-// variantOf returns the variant of a distribution, or nil if there is none, or several. Of several
-// variants with its key, it returns the one with its ID.
+// variantOf returns the variant of a distribution, or nil if the flag does not have it. Of several
+// variants with its key, it returns the one with its ID, or else the first.
 func variantOf(f *entity.Flag, d *entity.Distribution) *entity.Variant {
-	named := namesakes(f, d)
-	if len(named) == 1 {
-		return named[0]
-	}
-	for _, v := range named {
-		if v.ID == d.VariantID {
-			return v
-		}
-	}
+	var first *entity.Variant
 	for i := range f.Variants {
-		if v := &f.Variants[i]; len(named) == 0 && d.VariantID != 0 && v.ID == d.VariantID {
+		v := &f.Variants[i]
+		hasID := d.VariantID != 0 && v.ID == d.VariantID
+		switch {
+		case hasID && (d.VariantKey == "" || d.VariantKey == v.Key):
 			return v
+		case first == nil && d.VariantKey != "" && d.VariantKey == v.Key:
+			first = v
 		}
 	}
-	return nil
+	return first
 }
 
-// namesakes returns the variants that have the key of a distribution.
-func namesakes(f *entity.Flag, d *entity.Distribution) (named []*entity.Variant) {
-	for i := range f.Variants {
-		if v := &f.Variants[i]; d.VariantKey != "" && v.Key == d.VariantKey {
-			named = append(named, v)
-		}
-	}
-	return named
+func sharesKey(f *entity.Flag, v *entity.Variant) bool {
+	return slices.ContainsFunc(f.Variants, func(other entity.Variant) bool { return other.Key == v.Key && other.ID != v.ID })
 }
 
 // fillIDs assigns missing IDs, and sets the references of parts.
@@ -287,11 +258,7 @@ func fillIDs(flags []entity.Flag) {
 				constraintIDs.take(s.Constraints[k].ID)
 			}
 			for k := range s.Distributions {
-				d := &s.Distributions[k]
-				distributionIDs.take(d.ID)
-				if variantOf(f, d) == nil {
-					variantIDs.take(d.VariantID) // no variant gets it
-				}
+				distributionIDs.take(s.Distributions[k].ID)
 			}
 		}
 	}
@@ -322,9 +289,8 @@ func fillIDs(flags []entity.Flag) {
 				d := &s.Distributions[k]
 				distributionIDs.fill(&d.ID)
 				d.SegmentID = s.ID
-				if v := variantOf(f, d); v != nil {
-					d.VariantID, d.VariantKey = v.ID, v.Key
-				}
+				v := variantOf(f, d)
+				d.VariantID, d.VariantKey = v.ID, v.Key
 			}
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -92,7 +91,6 @@ func TestParseDocumentFindings(t *testing.T) {
 		{"nothing", `{"Key": "a", ` + fine + `}`, nil},
 		{"no flag key", `{"Key": "a", ` + fine + `}, {` + fine + `}`, []evalcache.Finding{{failure, "#2", "", "key is missing"}}},
 		{"duplicate flag key", `{"Key": "a", ` + fine + `}, {"Key": "a", ` + fine + `}`, []evalcache.Finding{{failure, "a", "", "key is used by flags #1 and #2"}}},
-		{"duplicate flag key with ids", `{"ID": 1, "Key": "a", ` + fine + `}, {"ID": 2, "Key": "a", ` + fine + `}`, []evalcache.Finding{{failure, "a", "", "key is used by flags #1 and #2"}}},
 		{"duplicate flag id", `{"ID": 3, "Key": "a", ` + fine + `}, {"ID": 3, "Key": "b", ` + fine + `}`, []evalcache.Finding{{failure, "b", "", "id 3 is used at #1 and #2"}}},
 		{"id too large", `{"ID": 9223372036854775808, "Key": "a", ` + fine + `}`, []evalcache.Finding{{failure, "a", "", "id 9223372036854775808 is too large"}}},
 		{
@@ -164,62 +162,6 @@ func TestParseDocumentFindings(t *testing.T) {
 			}
 			if errors.Is(err, evalcache.ErrDocument) != blocked || (flags == nil) != blocked {
 				t.Errorf("got %d flags, error %v", len(flags), err)
-			}
-		})
-	}
-}
-
-// TestParseDocumentDefects parses what a server exports whose database another program has changed.
-// The flags are evaluated as by that server.
-func TestParseDocumentDefects(t *testing.T) {
-	t.Parallel()
-	const defect = evalcache.SeverityDefect
-	export := func(key, variants, rollout, constraints, distributions string) string {
-		return `{"ID": 1, "SnapshotID": 6, "Key": "` + key + `", "Enabled": true, "Variants": [` + variants + `],
-			"Segments": [{"ID": 5, "RolloutPercent": ` + rollout + `, "Constraints": [` + constraints + `], "Distributions": [` + distributions + `]}]}`
-	}
-	const (
-		on, off = `{"ID": 1, "Key": "on"}`, `{"ID": 2, "Key": "off"}`
-		all     = `{"ID": 7, "VariantID": 1, "VariantKey": "on", "Percent": 100}`
-	)
-	for _, test := range []struct {
-		name, flags string
-		want        []evalcache.Finding
-		variant     int64 // 0: no variant
-	}{
-		{"rollout", export("a", on, "250", "", all), []evalcache.Finding{{defect, "a", "segment 1", "rollout percent is 250, more than 100"}}, 1},
-		{"percent", export("a", on, "100", "", strings.Replace(all, "100", "250", 1)), []evalcache.Finding{{defect, "a", "segment 1, distribution 1", "percent is 250, more than 100"}}, 1},
-		{"sum", export("a", on, "100", "", strings.Replace(all, "100", "0", 1)), []evalcache.Finding{{defect, "a", "segment 1", "percents of the distributions sum to 0, not 100"}}, 0},
-		{"operator", export("a", on, "100", `{"ID": 3, "Property": "p", "Operator": "LIKE", "Value": "1"}`, all), []evalcache.Finding{
-			{defect, "a", "segment 1, constraint 1", `operator "LIKE" is not accepted; want one of EQ, NEQ, LT, LTE, GT, GTE, EREG, NEREG, IN, NOTIN, CONTAINS, NOTCONTAINS`},
-		}, 0},
-		{"no flag key", export("", on, "100", "", all), []evalcache.Finding{{defect, "#1", "", "key is missing"}}, 1},
-		{"the same flag key", export("a", on, "100", "", all) + `, {"ID": 2, "CreatedAt": "2026-01-30T09:12:44Z", "Key": "a"}`, []evalcache.Finding{
-			{defect, "a", "", "key is used by flags #1 and #2"},
-			{evalcache.SeverityWarning, "a", "", "has no variants"}, {evalcache.SeverityWarning, "a", "", "has no segments"},
-		}, 1},
-		{"no variant key", export("a", `{"ID": 1, "Key": ""}`, "100", "", strings.Replace(all, "on", "", 1)), []evalcache.Finding{{defect, "a", "variant 1", "key is missing"}}, 1},
-		{"variant with another key", export("a", on+","+off, "100", "", strings.Replace(all, "on", "gone", 1)), []evalcache.Finding{{defect, "a", "segment 1, distribution 1", `the flag has no variant with key "gone"`}}, 1},
-		{"deleted variant", export("a", off, "100", "", all), []evalcache.Finding{{defect, "a", "segment 1, distribution 1", `the flag has no variant with key "on"`}}, 0},
-		{"deleted variant without key", export("a", off, "100", "", strings.Replace(all, "on", "", 1)), []evalcache.Finding{{defect, "a", "segment 1, distribution 1", "the flag has no variant with id 1"}}, 0},
-		{"one of several deleted", export("a", `{"ID": 8, "Key": "on"}, {"ID": 9, "Key": "on"}`, "100", "", all), []evalcache.Finding{
-			{evalcache.SeverityWarning, "a", "variant 2", `key "on" is that of variant 1, too`},
-			{defect, "a", "segment 1, distribution 1", `the flag has several variants with key "on": VariantID must say which`},
-		}, 0},
-		{"new variant beside a deleted one", export("a", `{"Key": "new"}`, "100", "", all), []evalcache.Finding{{defect, "a", "segment 1, distribution 1", `the flag has no variant with key "on"`}}, 0},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			flags, findings, err := evalcache.ParseDocument([]byte(`{"Flags": [` + test.flags + `]}`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(test.want, findings); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			got := eval.Compile(flags).Evaluate(eval.Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": 1}}, time.Now(), false)
-			if got.VariantID != test.variant {
-				t.Errorf("variant %d, want %d", got.VariantID, test.variant)
 			}
 		})
 	}

@@ -2,8 +2,8 @@
 // flag. It is meant for the pipeline that checks a document before it is published.
 //
 // The exit code is 0 if a server accepts the document, perhaps with warnings. It is 1 if a server
-// rejects the document, if it has a defect, or if it is unreadable. It is 2 for a wrong command
-// line. Messages about the document go to standard output, one per line.
+// rejects the document, or if it is unreadable. It is 2 for a wrong command line. Messages about
+// the document go to standard output, one per line.
 package main
 
 import (
@@ -32,8 +32,7 @@ Checks a JSON flag document, of a file or of standard input, as a server with FL
 would read it. With -definition it checks the body of PUT /api/v1/flags/{flagID}/definition, but for what depends on the
 flag: its ids, and whether another flag has the key.
 
-exit code 0: valid, perhaps with warnings; 1: not valid, unreadable, or with a defect in a part that has an id, which
-servers accept because a database can have it; 2: wrong usage
+exit code 0: valid, perhaps with warnings; 1: not valid, or not to be read; 2: wrong usage
 `
 
 func main() {
@@ -92,12 +91,7 @@ func check(document []byte, out io.Writer) int {
 		say(out, "not valid: %s, %s\n", counted(counts[evalcache.SeverityError], "error"), counted(counts[evalcache.SeverityWarning], "warning"))
 		return exitInvalid
 	}
-	warnings := counted(counts[evalcache.SeverityWarning], "warning")
-	if defects := counts[evalcache.SeverityDefect]; defects > 0 {
-		say(out, "accepted by servers, with defects: %s, %s, %s\n", counted(len(flags), "flag"), counted(defects, "defect"), warnings)
-		return exitInvalid
-	}
-	say(out, "valid: %s, %s\n", counted(len(flags), "flag"), warnings)
+	say(out, "valid: %s, %s\n", counted(len(flags), "flag"), counted(counts[evalcache.SeverityWarning], "warning"))
 	return exitValid
 }
 

@@ -44,9 +44,7 @@ func TestTheBuiltCommand(t *testing.T) {
 			"Constraints":[{"Property":"country","Operator":"EQ","Value":"\"FR\""}],
 			"Distributions":[{"VariantKey":"v","Percent":100}]}],"Variants":[{"Key":"v"}]}]}`
 		warned = `{"Flags":[{"Key":"bare"},{"Key":"half","Segments":[{}],"Variants":[{"Key":"v"}]}]}`
-		defect = `{"Flags":[{"ID":1,"Key":"k","Segments":[{"ID":2,"RolloutPercent":250,
-			"Distributions":[{"ID":3,"VariantID":4,"VariantKey":"v","Percent":100}]}],"Variants":[{"ID":4,"Key":"v"}]}]}`
-		wrong = `{"Flags":[{"Segments":[{"RolloutPercent":101,
+		wrong  = `{"Flags":[{"Segments":[{"RolloutPercent":101,
 			"Constraints":[{"Property":"country","Operator":"EQ","Value":"FR"}],
 			"Distributions":[{"VariantKey":"w","Percent":99}]}],"Variants":[{"Key":"v"},{"Key":"v"},{}]}]}`
 	)
@@ -59,8 +57,6 @@ func TestTheBuiltCommand(t *testing.T) {
 		stdout, stderr func(string) bool
 	}{
 		{"valid file", []string{file("good.json", good)}, "", 0, is("valid: 1 flag, 0 warnings\n"), is("")},
-		{"defect", []string{"-"}, defect, 1, is("defect: flag k, segment 1: rollout percent is 250, more than 100\n" +
-			"accepted by servers, with defects: 1 flag, 1 defect, 0 warnings\n"), is("")},
 		{"valid standard input", []string{"-"}, good, 0, is("valid: 1 flag, 0 warnings\n"), is("")},
 		{"no flags at all", []string{"-"}, `{"Flags":[]}`, 0, is("valid: 0 flags, 0 warnings\n"), is("")},
 		{"warnings", []string{"-"}, warned, 0, is("warning: flag bare: has no variants\nwarning: flag bare: has no segments\n" +
