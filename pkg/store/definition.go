@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,8 @@ var errUnchanged = errors.New("nothing changes")
 // writes no snapshot.
 //
 // The error is an *entity.ConflictError if the flag has changed since the definition's snapshot. It
-// matches entity.ErrInvalid if the definition breaks a rule. In both cases nothing is saved.
+// matches entity.ErrInvalid if the definition breaks a rule, or if the flag has a value that cannot
+// be read, which the definition would replace. In these cases nothing is saved.
 func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d entity.Definition) (*entity.Flag, error) {
 	if err := entity.ProblemsError(d.Problems()); err != nil {
 		return nil, err
@@ -37,6 +39,9 @@ func (s *Store) ReplaceDefinition(ctx context.Context, by string, id int64, d en
 				return err
 			}
 			return &entity.ConflictError{Current: current, Base: base, Named: d.SnapshotID}
+		}
+		if problem := cmp.Or(current.Unreadable, locked.Unreadable); problem != "" {
+			return unreadableError(current.ID, problem)
 		}
 		wanted, problems := d.Apply(current)
 		if err := entity.ProblemsError(problems); err != nil {
@@ -105,6 +110,11 @@ func (w *definitionWriter) fields(before, after *entity.Flag) error {
 	if _, ok := columns["entity_type"]; ok {
 		if err := keepEntityType(w.tx, after.EntityType); err != nil {
 			return err
+		}
+	}
+	if _, ok := columns["key"]; ok {
+		if err := checkKeyIsFree(w.tx, after.Key, before.ID); err != nil {
+			return fmt.Errorf("cannot update flag. %w", err)
 		}
 	}
 	if err := duplicate(w.update(&entity.Flag{}, before.ID, columns)); err != nil {

@@ -141,11 +141,16 @@ func copyRows[T any](from, to *gorm.DB) (err error) {
 		row := make(map[string]any, len(names))
 		for i, name := range names {
 			row[name] = values[i]
-			switch text, ok := values[i].([]byte); {
-			case name == snapshotColumn: // the only one with bytes
-				size += len(text)
-			case ok:
-				row[name] = string(text)
+			switch value := values[i].(type) {
+			case string:
+				if name == snapshotColumn { // the only one with bytes, in each database
+					size += len(value)
+					row[name] = []byte(value)
+				}
+			case []byte:
+				if size += len(value); name != snapshotColumn {
+					row[name] = string(value)
+				}
 			}
 		}
 		if batch = append(batch, row); len(batch) == exportRows || size >= exportBytes {

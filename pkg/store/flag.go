@@ -83,6 +83,11 @@ func (s *Store) UpdateFlag(ctx context.Context, by string, id int64, p FlagPatch
 		}
 		// The time of the change is set even if no column changes.
 		columns["updated_at"] = tx.NowFunc()
+		if p.Key != nil {
+			if err := checkKeyIsFree(tx, *p.Key, flag.ID); err != nil {
+				return fmt.Errorf("cannot update flag. %w", err)
+			}
+		}
 		if err := duplicate(updateRow(tx, &entity.Flag{}, flag.ID, columns)); err != nil {
 			return fmt.Errorf("cannot update flag. %w", err)
 		}
@@ -181,7 +186,7 @@ func (s *Store) DuplicateFlag(ctx context.Context, by string, id int64, key, des
 		}
 		source := &sources[0]
 		if source.Unreadable != "" {
-			return 0, entity.Wrong("api.store.unreadable", "id", catalog.Digits(source.ID), "problem", catalog.Literal(source.Unreadable))
+			return 0, unreadableError(source.ID, source.Unreadable)
 		}
 		if description == "" {
 			description = source.Description + " (cloned)"
@@ -254,14 +259,21 @@ func insertFlag(tx *gorm.DB, flag *entity.Flag) error {
 	if err := entity.CheckKey(flag.Key); err != nil {
 		return err
 	}
-	var taken int64
-	if err := tx.Unscoped().Model(flag).Where(map[string]any{"key": flag.Key}).Count(&taken).Error; err != nil {
+	if err := checkKeyIsFree(tx, flag.Key, 0); err != nil {
 		return err
 	}
-	if taken > 0 {
-		return entity.ErrDuplicateKey
-	}
 	return duplicate(insert(tx, flag)) // another request may have created it meanwhile
+}
+
+// checkKeyIsFree returns entity.ErrDuplicateKey if another flag than this one has the key. A
+// database whose keys repeat has no unique index.
+func checkKeyIsFree(tx *gorm.DB, key string, id uint) error {
+	var taken int64
+	err := tx.Session(&gorm.Session{}).Unscoped().Model(&entity.Flag{}).Where(map[string]any{"key": key}).Where("id <> ?", id).Count(&taken).Error
+	if err == nil && taken > 0 {
+		err = entity.ErrDuplicateKey
+	}
+	return err
 }
 
 // duplicate maps a unique violation to entity.ErrDuplicateKey. Use it for tables whose only unique

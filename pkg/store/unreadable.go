@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
@@ -112,4 +113,9 @@ func (u unread) String() string {
 		return u.first
 	}
 	return fmt.Sprintf("%s (and %d more)", u.first, u.more)
+}
+
+// unreadableError rejects a request that would read a value of a flag and write it elsewhere.
+func unreadableError(id uint, problem string) error {
+	return entity.Wrong("api.store.unreadable", "id", catalog.Digits(id), "problem", catalog.Literal(problem))
 }

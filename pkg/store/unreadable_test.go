@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -89,8 +90,17 @@ func TestRowsOfOthers(t *testing.T) {
 			same(t, before, dump(t, rawDB{openRaw(t, exported)}))
 
 			_, err = s.DuplicateFlag(t.Context(), "", 1, "", "")
-			if want := "flag 1 cannot be copied: " + test.want; test.want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-				t.Errorf("copy: %v, want %q", err, want)
+			refused := "flag 1 cannot be copied or saved as a whole: " + test.want
+			if test.want != "" && (err == nil || !strings.Contains(err.Error(), refused)) {
+				t.Errorf("copy: %v, want %q", err, refused)
+			}
+			if test.want != "" && one.SnapshotID != 0 {
+				description := "changed"
+				_, err = s.ReplaceDefinition(t.Context(), "", 1, entity.Definition{SnapshotID: one.SnapshotID, Description: &description})
+				if err == nil || !strings.Contains(err.Error(), refused) {
+					t.Errorf("definition: %v, want %q", err, refused)
+				}
+				same(t, before, dump(t, rawDB{raw}))
 			}
 			parts := []string{"segments", "variants", "constraints", "distributions"}
 			must[*entity.Flag](t)(s.SetFlagEnabled(t.Context(), "", 1, false))
@@ -133,6 +143,11 @@ func TestUnreadableAttachment(t *testing.T) {
 		ok(t, s.ExportSQLite(t.Context(), exported, true))
 		if flags := must[[]entity.Flag](t)(openFile(t, exported).EvalFlags(t.Context())); len(flags) != 2 || flags[0].Unreadable != problem {
 			t.Errorf("exported flags are %+v", flags)
+		}
+		var others int
+		ok(t, openRaw(t, exported).QueryRowContext(t.Context(), "SELECT COUNT(*) FROM flag_snapshots WHERE id > 1 AND typeof(flag) <> 'blob'").Scan(&others))
+		if others > 0 {
+			t.Errorf("%d exported snapshots are not blobs, as Flagr writes them", others)
 		}
 		must[*entity.Variant](t)(s.UpdateVariant(t.Context(), "", 1, 1, "renamed", ""))
 		var stored string
@@ -190,9 +205,17 @@ func TestRepeatedKeys(t *testing.T) {
 	if flags := must[[]entity.Flag](t)(s.EvalFlags(t.Context())); len(flags) != 2 {
 		t.Errorf("%d flags", len(flags))
 	}
+	third := must[*entity.Flag](t)(s.CreateFlag(t.Context(), "ada", NewFlag{Description: "d", Key: "third"}))
+	taken := "beside"
+	if _, err := s.UpdateFlag(t.Context(), "ada", int64(third.ID), FlagPatch{Key: &taken}); !errors.Is(err, entity.ErrDuplicateKey) {
+		t.Errorf("a key that other flags have: %v", err)
+	}
+	if _, err := s.ReplaceDefinition(t.Context(), "ada", int64(third.ID), entity.Definition{SnapshotID: third.SnapshotID, Key: &taken}); !errors.Is(err, entity.ErrDuplicateKey) {
+		t.Errorf("a definition with a key that other flags have: %v", err)
+	}
 	exported := filepath.Join(t.TempDir(), "export.sqlite")
 	ok(t, s.ExportSQLite(t.Context(), exported, true))
-	if flags := must[[]entity.Flag](t)(openFile(t, exported).EvalFlags(t.Context())); len(flags) != 2 || flags[0].Key != "beside" {
+	if flags := must[[]entity.Flag](t)(openFile(t, exported).EvalFlags(t.Context())); len(flags) != 3 || flags[0].Key != "beside" {
 		t.Errorf("exported flags are %+v", flags)
 	}
 	if !strings.Contains(log.String(), `index="idx_flag_key on key"`) {
