@@ -58,8 +58,8 @@ func (s *Store) ExportSQLite(ctx context.Context, path string, history bool) err
 // dropIndexes drops the unique indexes that from does not have: its rows may repeat values.
 func dropIndexes(from, to *gorm.DB, tables []exportedTable) error {
 	for _, t := range tables {
-		table := &gorm.Statement{DB: from}
-		if err := table.Parse(t.model); err != nil {
+		table, err := parsed(from, t.model)
+		if err != nil {
 			return err
 		}
 		for _, index := range table.Schema.ParseIndexes() {
@@ -99,8 +99,8 @@ const attached = "exported"
 func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
 	statements := make([]string, len(tables))
 	for i, t := range tables {
-		table := &gorm.Statement{DB: db}
-		if err := table.Parse(t.model); err != nil {
+		table, err := parsed(db, t.model)
+		if err != nil {
 			return nil, err
 		}
 		columns := "`" + strings.Join(table.Schema.DBNames, "`, `") + "`"
@@ -112,8 +112,8 @@ func insertions(db *gorm.DB, tables []exportedTable) ([]string, error) {
 // copyRows copies all rows of one table unchanged, including deleted ones and values that this
 // server cannot read.
 func copyRows[T any](from, to *gorm.DB) (err error) {
-	table := &gorm.Statement{DB: from}
-	if err := table.Parse(new(T)); err != nil {
+	table, err := parsed(from, new(T))
+	if err != nil {
 		return err
 	}
 	names := table.Schema.DBNames

@@ -73,8 +73,8 @@ func run(tx *gorm.DB, statement string) error {
 
 // tables returns a value of each table, in the order in which tables refer to each other.
 func tables(tx *gorm.DB) ([]any, error) {
-	statement := &gorm.Statement{DB: tx}
-	if err := statement.Parse(&entity.Tag{}); err != nil {
+	statement, err := parsed(tx, &entity.Tag{})
+	if err != nil {
 		return nil, err
 	}
 	join := statement.Schema.Relationships.Relations["Flags"].JoinTable.ModelType
@@ -106,8 +106,8 @@ func (m migration) log(ctx context.Context, logger *slog.Logger, database string
 // table creates the table of the value, or its missing columns and indexes.
 func (m *migration) table(tx *gorm.DB, value any) error {
 	migrator := tx.Migrator()
-	statement := &gorm.Statement{DB: tx}
-	if err := statement.Parse(value); err != nil {
+	statement, err := parsed(tx, value)
+	if err != nil {
 		return err
 	}
 	if !migrator.HasTable(value) {

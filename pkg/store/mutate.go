@@ -84,13 +84,11 @@ func (s *Store) mutateFlag(ctx context.Context, by string, c *entity.Change, id 
 // flags only through tx.Unscoped().
 func lockFlag(tx *gorm.DB, id int64) (*entity.Flag, error) {
 	how := whole()
-	flags, err := find(tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Where("id = ?", id), flagColumns(), how)
+	flag, err := take(tx.Clauses(clause.Locking{Strength: clause.LockingStrengthUpdate}).Where("id = ?", id), flagColumns(), how)
 	if err != nil {
-		return nil, err
+		return nil, missing(err, "unable to find flag %d in the database", id)
 	}
-	if len(flags) == 0 {
-		return nil, entity.NotFound("unable to find flag %d in the database", id)
-	}
+	flags := []entity.Flag{*flag}
 	how.mark(flags)
 	return &flags[0], reserveFlag(tx, id)
 }
@@ -120,17 +118,15 @@ func lastSnapshot(tx *gorm.DB, flagID uint) ([]byte, error) {
 // in the flag's row. The flag in the snapshot still refers to the previous snapshot.
 func record(tx *gorm.DB, id uint, by string) (*entity.Flag, []byte, error) {
 	how := whole()
-	flags, err := find(tx.Unscoped().Where("id = ?", id), flagColumns(), how)
-	if err == nil && len(flags) == 0 {
-		err = gorm.ErrRecordNotFound
-	}
+	flag, err := take(tx.Unscoped().Where("id = ?", id), flagColumns(), how)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the changed flag: %w", err)
 	}
+	flags := []entity.Flag{*flag}
 	if err := loadParts(tx, flags, how); err != nil {
 		return nil, nil, err
 	}
-	flag := &flags[0]
+	flag = &flags[0]
 	flag.UpdatedBy = by
 	text := entity.EncodeFlag(flag)
 	snapshot := entity.FlagSnapshot{FlagID: id, UpdatedBy: by, Flag: text}

@@ -166,12 +166,18 @@ func (s *Store) use(dialector gorm.Dialector, o Options) error {
 	return nil
 }
 
+// parsed returns a statement with the table and schema of a model.
+func parsed(db *gorm.DB, model any) (*gorm.Statement, error) {
+	statement := &gorm.Statement{DB: db}
+	return statement, statement.Parse(model)
+}
+
 // hideDeleted makes GORM treat entity.DeletedAt like its own type of that name: unless they are
 // unscoped, queries skip deleted rows, and deleting a row marks it.
 func hideDeleted(db *gorm.DB) error {
 	for _, table := range entity.Tables() {
-		statement := &gorm.Statement{DB: db}
-		if err := statement.Parse(table); err != nil {
+		statement, err := parsed(db, table)
+		if err != nil {
 			return err
 		}
 		field := statement.Schema.LookUpField("DeletedAt")

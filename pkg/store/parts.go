@@ -14,8 +14,8 @@ import (
 )
 
 // loadParts sets variants, segments with their parts, tags, and Unreadable, also for what how has
-// read of the flags themselves. It skips soft-deleted parts, even
-// those of a deleted flag, which GORM's own preloading would include.
+// read of the flags themselves. It skips soft-deleted parts, even those of a deleted flag, which
+// GORM's own preloading would include.
 func loadParts(tx *gorm.DB, flags []entity.Flag, how reading) error {
 	if err := loadTags(tx, flags, how); err != nil {
 		return err
