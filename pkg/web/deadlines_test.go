@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,10 +20,7 @@ import (
 // connected returns two ends of a connection. The first one has lazy deadlines.
 func connected(t *testing.T) (*lazyConn, *net.TCPConn) {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	defer func() { _ = l.Close() }()
 	other, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
@@ -57,6 +55,16 @@ func wantTimer(t *testing.T, d *lazyDeadline, want time.Time) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.mu.calls > 0 && d.mu.timer.Equal(want)
+	})
+}
+
+// wantCalls waits until this many calls are in progress.
+func wantCalls(t *testing.T, d *lazyDeadline, want int) {
+	t.Helper()
+	poll(t, fmt.Sprintf("no %d calls begin", want), func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.mu.calls == want
 	})
 }
 
@@ -137,11 +145,7 @@ func TestReadsAtTheSameTime(t *testing.T) {
 				read <- outcome{n, err}
 			}()
 		}
-		poll(t, "two reads do not begin", func() bool {
-			c.reads.mu.Lock()
-			defer c.reads.mu.Unlock()
-			return c.reads.mu.calls == 2
-		})
+		wantCalls(t, &c.reads, 2)
 		if err := c.SetReadDeadline(time.Now().Add(2 * time.Hour)); err != nil {
 			t.Fatal(err)
 		}
@@ -182,11 +186,7 @@ func (l *lazyListener) Accept() (net.Conn, error) {
 // TestTimersHardlyChange counts changes of timers, which would be 8 for each request.
 func TestTimersHardlyChange(t *testing.T) {
 	t.Parallel()
-	bound, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &lazyListener{Listener: bound}
+	l := &lazyListener{Listener: listen(t)}
 	server := &http.Server{ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute, Handler: http.HandlerFunc(
 		func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })}
 	go func() { _ = server.Serve(l) }()
@@ -235,11 +235,7 @@ func TestInterruptedReads(t *testing.T) {
 			n, err := c.Read(make([]byte, 1))
 			read <- outcome{n, err}
 		}()
-		poll(t, "no read begins", func() bool {
-			c.reads.mu.Lock()
-			defer c.reads.mu.Unlock()
-			return c.reads.mu.calls > 0
-		})
+		wantCalls(t, &c.reads, 1)
 		if err := c.SetReadDeadline(interruption); err != nil {
 			t.Fatal(err)
 		}
@@ -297,10 +293,7 @@ func TestWritesGoOnUntilTheLastDeadline(t *testing.T) {
 // serveLazily runs a server until the test ends. It returns its address.
 func serveLazily(t *testing.T, server *http.Server) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	LimitHeaders(server, budget.NewMemory(budget.HeaderBytes))
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })

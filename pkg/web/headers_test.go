@@ -14,13 +14,20 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 )
 
-// serveLimited runs a server that answers with the number of bytes of the body.
-func serveLimited(t *testing.T, memory *budget.Memory) (address string) {
+// listen returns a listener on loopback.
+func listen(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// serveLimited runs a server that answers with the number of bytes of the body.
+func serveLimited(t *testing.T, memory *budget.Memory) (address string) {
+	t.Helper()
+	l := listen(t)
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		n, err := io.Copy(io.Discard, r.Body)
 		_, _ = fmt.Fprint(rw, n, err, r.Header.Get("Last"))
