@@ -118,7 +118,7 @@ var ofStrings = []statement{
 var ofOperations = map[string][]string{
 	"request body":          {"web.MaxBodyBytes MiB", "datar/ingest.MaxBytes MiB", "web.MaxPprofBodyBytes KiB"},
 	"JSON values in a body": {"budget.MaxValues"},
-	"memory of all bodies in flight, decoded, those of OFREP included":                                                        {"budget.BodyBytes MiB", "budget.LargeBytes KiB"},
+	"memory of all bodies in flight, decoded, those of OFREP included":                                                        {"budget.BodyBytes MiB", "budget.LargeBytes KiB", "budget.maxWait s"},
 	"bodies over 16 KiB, batches of more than 1,000 evaluations, and pages, that are decoded, evaluated or rendered at once":  {"budget.LargeBytes KiB", "eval.largeBatch"},
 	"requests that read flags, histories or counts at once, pages, tries and forecasts included; not exports and evaluations": {"app.waitingReads", "handler.StoreTimeout s"},
 	"clients that disconnect before the end of their body":                                                                    {"budget.disconnectsPerSecond", "budget.maxDisconnectDelay s"},

@@ -38,8 +38,8 @@ const (
 	// bytesPerValue is the cost of a decoded JSON value in addition to its text: an interface, the
 	// header of a number or string, and its share of a map or slice with spare capacity.
 	bytesPerValue = 48
-	// scarce is the part of the memory that must be free before a body is read.
-	scarce = 8
+	// parts is how many parts a Memory has, one of which must be free before a body is read.
+	parts = 8
 	// yieldBytes is how much of a body is read before other goroutines run. Otherwise many large
 	// bodies that arrive at once would run for 100 ms before a small request. Yielding after each
 	// read costs a tenth of a batch of 60 KB.
@@ -58,6 +58,7 @@ var (
 type Memory struct {
 	free  atomic.Int64
 	total int64
+	queue queue
 }
 
 // NewMemory returns a Memory of the given size.
@@ -78,7 +79,10 @@ func (m *Memory) Take(n int64) error {
 }
 
 // Release returns n bytes.
-func (m *Memory) Release(n int64) { m.free.Add(n) }
+func (m *Memory) Release(n int64) {
+	m.free.Add(n)
+	m.grant()
+}
 
 // Hold is memory that one request holds until its response is sent. It is for one goroutine. With a
 // nil Memory, it takes nothing.
@@ -181,16 +185,18 @@ func Add(ctx context.Context, n int64) error {
 }
 
 // Body is a request body that takes memory as its bytes arrive, regardless of its announced length:
-// for the bytes, and for the JSON values in them. It is for one goroutine.
+// for the bytes, and for the JSON values in them. If little memory is left, its first Read waits up
+// to a second for other requests to return theirs. It is for one goroutine.
 type Body struct {
 	io.ReadCloser
 	memory *Memory
 	count  func([]byte) int
 
-	taken  int64
-	values int
-	read   int // since other goroutines ran
-	err    error
+	begun       bool
+	taken, used int64 // bytes of memory
+	values      int
+	read        int // since other goroutines ran
+	err         error
 }
 
 // NewBody returns a Body that reads from body, which has at most length bytes. Call Release when
@@ -212,9 +218,11 @@ func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	if b.taken == 0 && b.memory.free.Load() < b.memory.total/scarce { // it would be refused when some of it has been read
-		b.err = ErrExhausted
-		return 0, b.err
+	if !b.begun { // otherwise it might be refused when some of it has been read
+		b.begun = true
+		if b.taken, b.err = b.memory.begin(); b.err != nil {
+			return 0, b.err
+		}
 	}
 	n, err := b.ReadCloser.Read(p)
 	values := b.count(p[:n])
@@ -222,11 +230,10 @@ func (b *Body) Read(p []byte) (int, error) {
 		b.err = ErrTooManyValues
 		return 0, b.err
 	}
-	cost := int64(n)*bytesPerByte + int64(values)*bytesPerValue
-	if b.err = b.memory.Take(cost); b.err != nil {
+	b.used += int64(n)*bytesPerByte + int64(values)*bytesPerValue
+	if b.err = b.settle(err != nil); b.err != nil {
 		return 0, b.err
 	}
-	b.taken += cost
 	if b.read += n; b.read >= yieldBytes {
 		b.read = 0
 		runtime.Gosched()
@@ -234,10 +241,28 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// settle takes what the body uses beyond what it has. At the end of the body, it returns what the
+// body has beyond what it uses.
+func (b *Body) settle(end bool) error {
+	more := b.used - b.taken
+	switch {
+	case more > 0:
+		if err := b.memory.Take(more); err != nil {
+			return err
+		}
+	case end:
+		b.memory.Release(-more)
+	default:
+		return nil
+	}
+	b.taken = b.used
+	return nil
+}
+
 // Release returns the body's memory. The body must no longer be in use.
 func (b *Body) Release() {
 	b.memory.Release(b.taken)
-	b.taken = 0
+	b.taken, b.used = 0, 0
 }
 
 // Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of

@@ -256,36 +256,3 @@ func BenchmarkBody(b *testing.B) {
 		}
 	}
 }
-
-// TestScarceMemoryRefusesBodiesUnread checks that a body is not read if little memory is left, and
-// that one that is being read may use the rest.
-func TestScarceMemoryRefusesBodiesUnread(t *testing.T) {
-	t.Parallel()
-	m := budget.NewMemory(80_000)
-	if err := m.Take(65_000); err != nil {
-		t.Fatal(err)
-	}
-	first := budget.NewBody(io.NopCloser(strings.NewReader("abc")), 3, m)
-	if n, err := first.Read(make([]byte, 1)); n != 1 || err != nil {
-		t.Fatalf("with a fifth of the memory: %d, %v", n, err)
-	}
-	if err := m.Take(14_000); err != nil {
-		t.Fatal(err)
-	}
-	source := strings.NewReader("abc")
-	second := budget.NewBody(io.NopCloser(source), 3, m)
-	for range 2 { // the error is permanent
-		if _, err := second.Read(make([]byte, 1)); !errors.Is(err, budget.ErrExhausted) || source.Len() != 3 {
-			t.Errorf("with little memory: %v, %d bytes are left", err, source.Len())
-		}
-	}
-	if _, err := first.Read(make([]byte, 2)); err != nil {
-		t.Errorf("a body that is being read: %v", err)
-	}
-	first.Release()
-	second.Release()
-	m.Release(79_000)
-	if err := m.Take(80_000); err != nil {
-		t.Errorf("not all memory was returned: %v", err)
-	}
-}
