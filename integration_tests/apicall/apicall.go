@@ -11,6 +11,9 @@ import (
 	"net/http"
 )
 
+// ErrBusy matches errors of responses with status 503: the same request may succeed later.
+var ErrBusy = errors.New("the server is busy")
+
 // JSON sends a body as JSON, and returns the response if it is an object. Another status than 200
 // is an error.
 func JSON(ctx context.Context, method, url string, body any) (map[string]any, error) {
@@ -31,7 +34,11 @@ func JSON(ctx context.Context, method, url string, body any) (map[string]any, er
 	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return nil, err
 	}
-	if response.StatusCode != http.StatusOK {
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusServiceUnavailable:
+		return nil, fmt.Errorf("%w: %s %s: %s: %.300s", ErrBusy, method, url, response.Status, text)
+	default:
 		return nil, fmt.Errorf("%s %s: %s: %.300s", method, url, response.Status, text)
 	}
 	var decoded map[string]any

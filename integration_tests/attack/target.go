@@ -252,10 +252,14 @@ func (t *target) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(t.cmd.Process.Pid), name)
 }
 
-// call calls the API with JSON, below its base path. It is for setups, and its status is not
-// counted.
-func (t *target) call(ctx context.Context, method, path string, body any) (map[string]any, error) {
-	return apicall.JSON(ctx, method, t.api+path, body)
+// call calls the API with JSON, below its base path, and again while the server is busy. It is for
+// setups, and its status is not counted.
+func (t *target) call(ctx context.Context, method, path string, body any) (answer map[string]any, err error) {
+	busy := t.poll(ctx, method+" "+path, func() bool {
+		answer, err = apicall.JSON(ctx, method, t.api+path, body)
+		return !errors.Is(err, apicall.ErrBusy)
+	})
+	return answer, errors.Join(busy, err)
 }
 
 // attack sends a request, reads the response to its end and counts its status. It returns the

@@ -22,7 +22,7 @@ func TestAttachmentsAreNotDecoded(t *testing.T) { //nolint:paralleltest // measu
 		method, path, body string
 		most               int // times the length of the attachment
 	}{
-		{http.MethodPut, "/flags/1/variants/1", `{"key":"v","attachment":` + attachment + `}`, 18},
+		{http.MethodPut, "/flags/1/variants/1", `{"key":"v","attachment":` + attachment + `}`, 19},
 		{http.MethodPut, "/flags/1/definition", `{"snapshotID":%d,"variants":[{"id":1,"key":"w","attachment":` + attachment + `}]}`, 22},
 		{http.MethodGet, "/flags/1", "", 7},
 		{http.MethodGet, "/flags/1/definition", "", 7},

@@ -316,6 +316,17 @@ func TestTrialsAreBounded(t *testing.T) {
 	}
 }
 
+// TestAFlagWithAnUnreadableValueIsNotTried: it is not evaluated either.
+func TestAFlagWithAnUnreadableValueIsNotTried(t *testing.T) {
+	t.Parallel()
+	flag := checkout()
+	flag.Unreadable = "segment 3: rank is -1"
+	want := fmt.Sprintf("flag %d is not evaluated: segment 3: rank is -1", flag.ID)
+	if _, err := insight.NewTrial(flag, make([]eval.Entity, 1), insight.TrialLimits{}); !errors.Is(err, entity.ErrInvalid) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
 // wide returns a flag with many segments whose constraints cannot be evaluated without a context,
 // which gives the longest debug logs.
 func wide(segments int) *entity.Flag {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
+	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 	"github.com/flagr-datar/flagr-datar/pkg/datar"
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -69,11 +70,15 @@ type Tried struct {
 }
 
 // NewTrial checks the entities and the estimated length of the results, before any evaluation. A
-// deleted flag is evaluated as if it were not deleted.
+// deleted flag is evaluated as if it were not deleted. One with a value that cannot be read is not
+// evaluated, as elsewhere.
 //
-// The error is a *TrialSizeError, a *TrialDepthError or a *TrialAnswerError. All match
-// entity.ErrInvalid.
+// The error is a *TrialSizeError, a *TrialDepthError or a *TrialAnswerError, or names the value that
+// cannot be read. All match entity.ErrInvalid.
 func NewTrial(flag *entity.Flag, entities []eval.Entity, limits TrialLimits) (*Trial, error) {
+	if flag.Unreadable != "" {
+		return nil, entity.Wrong("api.try.unreadable", "id", catalog.Digits(flag.ID), "problem", catalog.Literal(flag.Unreadable))
+	}
 	most := MaxTryEntities
 	if limits.Entities > 0 {
 		most = min(most, limits.Entities)

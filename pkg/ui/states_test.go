@@ -51,6 +51,10 @@ func TestUnreadableFlag(t *testing.T) {
 			t.Errorf("the page %s lacks %q in\n%s", path, want, text(a.root))
 		}
 	}
+	a := f.ask(t, http.MethodPost, "/ui/flags/1/try", url.Values{"id": {"u1"}, "context": {"{}"}, "do": {"try"}})
+	if got := text(a.root); !strings.Contains(got, "flag 1 is not evaluated: variant 5") || strings.Contains(got, "No segment matches") {
+		t.Errorf("after a try, the page is\n%s", got)
+	}
 }
 
 // TestServersThatDoNotBalance: 100 evaluations were recorded, and 3 of them are neither stored nor
