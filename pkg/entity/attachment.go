@@ -56,7 +56,7 @@ func (a *Attachment) Scan(value any) (err error) {
 	if len(text) == 0 {
 		return nil
 	}
-	text = Shallow(text)
+	text = shallow(text)
 	if !isValid(text) {
 		var object json.RawMessage
 		if err := json.NewDecoder(strings.NewReader(text)).Decode(&object); err != nil {

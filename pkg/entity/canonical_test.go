@@ -21,7 +21,7 @@ func FuzzAttachment(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		var object map[string]any
-		decoder := json.NewDecoder(strings.NewReader(Shallow(text)))
+		decoder := json.NewDecoder(strings.NewReader(shallow(text)))
 		decoder.UseNumber()
 		wantErr := decoder.Decode(&object)
 		if text == "" {

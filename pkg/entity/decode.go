@@ -20,7 +20,58 @@ func DecodeJSON(text string) any {
 }
 
 // isValid reports whether a text is one JSON value.
-func isValid(text string) bool { return json.Valid(unsafe.Slice(unsafe.StringData(text), len(text))) }
+func isValid(text string) bool {
+	return json.Valid(Abridged(unsafe.Slice(unsafe.StringData(text), len(text))))
+}
+
+// view returns the string of bytes that do not change while it is used.
+func view(text []byte) string { return unsafe.String(unsafe.SliceData(text), len(text)) }
+
+const (
+	// longText is the length from which a text is abridged.
+	longText = 16 << 10
+	// longRun is the length of a run without escapes from which it is left out, but for keptRun
+	// bytes, which may be the digits of an escape.
+	longRun, keptRun = 64, 4
+	// triedStrings is the number of strings after which a text that has no long one stays as it is.
+	triedStrings = 1000
+)
+
+// Abridged returns JSON without the inner parts of long strings, or the same JSON if it has none.
+// The result is valid if and only if the text is. It is for decoders that check or skip such
+// strings, because encoding/json takes ten times as long to do so.
+func Abridged(text []byte) []byte {
+	if len(text) < longText {
+		return text
+	}
+	var abridged []byte // nil until a part is left out
+	kept, at, whole := 0, 0, view(text)
+	for tried := 0; abridged != nil || tried < triedStrings; tried++ {
+		quote := strings.IndexByte(whole[at:], '"')
+		if quote < 0 {
+			break
+		}
+		for at += quote + 1; at < len(whole); {
+			run := unescaped(whole[at:])
+			if run > longRun {
+				abridged = append(abridged, whole[kept:at+keptRun]...)
+				kept = at + run
+			}
+			if at += run; at == len(whole) {
+				break
+			}
+			if whole[at] == '"' {
+				at++
+				break
+			}
+			at = min(at+specialLength(whole[at]), len(whole))
+		}
+	}
+	if abridged == nil {
+		return text
+	}
+	return append(abridged, whole[kept:]...)
+}
 
 // space is the white space of JSON.
 const space = " \t\r\n"
@@ -125,15 +176,18 @@ func (r *validReader) skipValue() {
 // It reports whether it has no escapes, and only ASCII.
 func stringEnd(text string, start int) (end int, plain, ascii bool) {
 	plain, ascii = true, true
-	for i := start + 1; ; i++ {
-		switch c := text[i]; {
-		case c == '"':
+	for i := start + 1; ; {
+		i += PlainASCII(text[i:])
+		switch text[i] {
+		case '"':
 			return i + 1, plain, ascii
-		case c == '\\':
+		case '\\':
 			plain = false
-			i++
-		case c >= utf8.RuneSelf:
+			i += len(`\"`)
+		default:
 			ascii = false
+			for i++; text[i] >= utf8.RuneSelf; i++ {
+			}
 		}
 	}
 }

@@ -31,6 +31,64 @@ func FuzzDecodeJSON(f *testing.F) {
 	})
 }
 
+// FuzzAbridged compares a text with its abridged form. Each x stands for a run of a hundred.
+func FuzzAbridged(f *testing.F) {
+	for _, text := range []string{
+		`{"a":"x","b":"axb","":["x",1,"short"]}`, `"x`, `"x\`, `"\`, `"x\"x"`, `"x\\"`, `"x\u00e9x"`, `"\u00x"`, `"\ux0e9x"`, "\"éx東京x\xffx\"", "\"x\x01x\"", "\"x\n\",1",
+		`"x" "x"`, `x`, `{"x":"x","x":"x"}`, `["x","x"`, `"x\qx"`, `"x\`, "\"\x01\"x\"", `{"a":"xxxxxxxxxx"}`,
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		text = strings.Repeat(" ", longText) + strings.ReplaceAll(text, "x", strings.Repeat("x", 100))
+		before := strings.Clone(text)
+		got := Abridged([]byte(text))
+		if json.Valid(got) != json.Valid([]byte(text)) {
+			t.Fatalf("%q: valid: %t, want %t: %q", text[longText:], json.Valid(got), json.Valid([]byte(text)), got[longText:])
+		}
+		if !json.Valid(got) {
+			return
+		}
+		whole, abridged := json.NewDecoder(strings.NewReader(text)), json.NewDecoder(strings.NewReader(string(got)))
+		for {
+			want, err := whole.Token()
+			token, _ := abridged.Token()
+			if s, ok := want.(string); ok && len(s) > longRun {
+				if short, ok := token.(string); !ok || len(short) > len(s) {
+					t.Fatalf("%q became %q", want, token)
+				}
+			} else if token != want {
+				t.Fatalf("%q became %q", want, token)
+			}
+			if err != nil {
+				break
+			}
+		}
+		if text != before {
+			t.Error("the text has changed")
+		}
+	})
+}
+
+// TestAbridgedIsShort abridges texts of a megabyte.
+func TestAbridgedIsShort(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		text string
+		most int
+	}{
+		"a long string":         {`{"a":"` + strings.Repeat("x", 1<<20) + `"}`, 50},
+		"with escapes":          {`{"a":"` + strings.Repeat(strings.Repeat("é", 500)+`\"\u00e9`, 1000) + `"}`, 20_000},
+		"after short ones":      {`["` + strings.Repeat(`a","`, triedStrings/2) + strings.Repeat("x", 1<<20) + `"]`, 3000},
+		"after many short ones": {`["` + strings.Repeat(`a","`, 2*triedStrings) + strings.Repeat("x", 1<<20) + `"]`, 2 << 20},
+		"a short text":          {`"` + strings.Repeat("x", longText/2) + `"`, longText},
+	} {
+		if got := Abridged([]byte(tc.text)); !json.Valid(got) || len(got) > tc.most {
+			t.Errorf("%s: %d bytes, want at most %d valid ones", name, len(got), tc.most)
+		}
+	}
+}
+
 // BenchmarkAttachment decodes an attachment from the database.
 func BenchmarkAttachment(b *testing.B) {
 	for name, text := range map[string]string{

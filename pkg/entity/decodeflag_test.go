@@ -41,6 +41,18 @@ func checkDecoded(t *testing.T, text string) *Flag {
 	if err == nil && !reflect.DeepEqual(got, want) {
 		t.Errorf("%s:\n%+v, want\n%+v", text, got, want)
 	}
+	reused := []byte(text)
+	bare, err := DecodeBareFlag(reused)
+	clear(reused)
+	if (err == nil) != (wantErr == nil) {
+		t.Fatalf("%s: without attachments: %v, want %v", text, err, wantErr)
+	}
+	for i := range want.Variants {
+		want.Variants[i].Attachment = ""
+	}
+	if err == nil && !reflect.DeepEqual(bare, want) {
+		t.Errorf("%s: without attachments:\n%+v, want\n%+v", text, bare, want)
+	}
 	return got
 }
 

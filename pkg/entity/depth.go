@@ -24,7 +24,7 @@ func (a Attachment) Cut() bool { return a.deeper(maxReadDepth - 2) }
 // deeper reports whether the attachment has more levels of objects and lists than the given number.
 func (a Attachment) deeper(levels int) bool {
 	level := 0
-	for at, step := nextBracket(a, 0); step != 0; at, step = nextBracket(a, at+1) {
+	for at, step := nextBracket(string(a), 0); step != 0; at, step = nextBracket(string(a), at+1) {
 		if level += step; level > levels {
 			return true
 		}
@@ -34,14 +34,13 @@ func (a Attachment) deeper(levels int) bool {
 
 // nextBracket returns the place of the next bracket outside of strings, from a place outside of
 // strings. step is 1 for a bracket that opens, -1 for one that closes, and 0 if there is none.
-func nextBracket[T ~string | ~[]byte](text T, start int) (at, step int) {
+func nextBracket(text string, start int) (at, step int) {
 	for i := start; i < len(text); i++ {
 		switch text[i] {
 		case '"':
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++
-				}
+			i++
+			for i += unescaped(text[i:]); i < len(text) && text[i] != '"'; i += unescaped(text[i:]) {
+				i = min(i+specialLength(text[i]), len(text))
 			}
 		case '{', '[':
 			return i, 1
@@ -84,7 +83,16 @@ const ByteOrderMark = "\xef\xbb\xbf"
 
 // Shallow returns JSON in which each object and list below the first 1,000 levels is null. It
 // returns the same JSON if there is none.
-func Shallow[T string | []byte](text T) T {
+func Shallow(text []byte) []byte {
+	shallow := shallow(view(text))
+	if len(shallow) == len(text) {
+		return text
+	}
+	return []byte(shallow)
+}
+
+// shallow is Shallow for strings.
+func shallow(text string) string {
 	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0
 	for at, step := nextBracket(text, 0); step != 0; at, step = nextBracket(text, at+1) {
@@ -99,5 +107,5 @@ func Shallow[T string | []byte](text T) T {
 	if shallow == nil || level > maxReadDepth { // the latter is not valid JSON
 		return text
 	}
-	return T(append(shallow, text[kept:]...))
+	return string(append(shallow, text[kept:]...))
 }

@@ -185,6 +185,27 @@ func plainLength(s string) int {
 	return end
 }
 
+// unescaped returns the length of the prefix of s that can be a part of a JSON string as it is: up to
+// the first control character, quote or backslash.
+func unescaped(s string) int {
+	n := PlainASCII(s)
+	for n < len(s) && s[n] >= utf8.RuneSelf {
+		for n++; n < len(s) && s[n] >= utf8.RuneSelf; n++ {
+		}
+		n += PlainASCII(s[n:])
+	}
+	return n
+}
+
+// specialLength returns how many bytes belong to a character after unescaped: a backslash escapes the
+// next one. A control character is not valid.
+func specialLength(c byte) int {
+	if c == '\\' {
+		return 2
+	}
+	return 1
+}
+
 // PlainASCII returns the length of the prefix of s before the first character that is not ASCII, a
 // control character, a quote or a backslash. It checks eight characters at a time.
 func PlainASCII(s string) int {

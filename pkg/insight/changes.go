@@ -107,24 +107,27 @@ type Snapshot struct {
 
 // ParseSnapshot decodes a row. Flag is nil if the row does not contain the JSON of a flag.
 func ParseSnapshot(row *entity.FlagSnapshot) Snapshot {
-	s := Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy}
 	var flag entity.Flag
-	if decodeWhole(row.Flag, &flag) {
-		flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
-		s.Flag = &flag
+	if !decodeWhole(row.Flag, &flag) {
+		return snapshotOf(row, nil)
 	}
-	return s
+	return snapshotOf(row, &flag)
 }
 
 // parseBare is ParseSnapshot without the attachments of variants, which may have megabytes.
 func parseBare(row *entity.FlagSnapshot) Snapshot {
-	s := ParseSnapshot(row)
-	if s.Flag != nil {
-		for i := range s.Flag.Variants {
-			s.Flag.Variants[i].Attachment = ""
-		}
+	flag, err := entity.DecodeBareFlag(row.Flag)
+	if err != nil {
+		return snapshotOf(row, nil)
 	}
-	return s
+	return snapshotOf(row, flag)
+}
+
+func snapshotOf(row *entity.FlagSnapshot, flag *entity.Flag) Snapshot {
+	if flag != nil {
+		flag.SnapshotID = row.ID // the JSON contains the ID of the previous snapshot
+	}
+	return Snapshot{ID: int64(row.ID), At: row.CreatedAt.UTC(), By: row.UpdatedBy, Flag: flag}
 }
 
 // decodeWhole decodes JSON after which nothing follows, with numbers as they are written.

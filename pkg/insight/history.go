@@ -41,7 +41,7 @@ func momentOf(row *entity.FlagSnapshot) moment {
 		DataRecordsEnabled bool
 		DeletedAt          entity.DeletedAt
 	}
-	err := json.Unmarshal(row.Flag, &flag)
+	err := json.Unmarshal(entity.Abridged(row.Flag), &flag)
 	return moment{at: row.CreatedAt.UTC(), by: row.UpdatedBy, valid: err == nil, records: flag.DataRecordsEnabled, deleted: flag.DeletedAt.Valid}
 }
 
