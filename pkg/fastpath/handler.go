@@ -25,9 +25,8 @@ import (
 )
 
 const (
-	// maxRequestBytes is the largest body that is handled here. Larger ones are rare, and would
-	// keep large buffers in memory.
-	maxRequestBytes = 1 << 20
+	// maxRequestBytes is the largest body that is handled here, and that servers accept.
+	maxRequestBytes = 16 << 20
 	// firstReadBytes is the maximum length for which the memory of a body is allocated before its
 	// bytes arrive.
 	firstReadBytes = 16 << 10

@@ -390,6 +390,16 @@ func TestPlainRequestsTakeTheFastPath(t *testing.T) {
 	}
 }
 
+// The generated code takes five times as long for a large batch, and as much memory.
+func TestLargeBatchesTakeTheFastPath(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	body := `{"entities":[{"entityID":"` + strings.Repeat("e", 2<<20) + `"},{"entityContext":{"text":"` + strings.Repeat("x", 2<<20) + `"}}],"flagKeys":["unknown"]}`
+	if got, fast := f.post(t, "/evaluation/batch", body); !fast || got.Status != http.StatusOK {
+		t.Errorf("fast is %v, status %d", fast, got.Status)
+	}
+}
+
 // A batch that is too large is not decoded a second time, which costs more than the first time.
 func TestRejectedBatchesTakeTheFastPath(t *testing.T) {
 	t.Parallel()
