@@ -185,8 +185,8 @@ func plainLength(s string) int {
 	return end
 }
 
-// unescaped returns the length of the prefix of s that can be a part of a JSON string as it is: up to
-// the first control character, quote or backslash.
+// unescaped returns the length of the prefix of s that can be a part of a JSON string as it is: up
+// to the first control character, quote or backslash.
 func unescaped(s string) int {
 	n := PlainASCII(s)
 	for n < len(s) && s[n] >= utf8.RuneSelf {
@@ -197,8 +197,8 @@ func unescaped(s string) int {
 	return n
 }
 
-// specialLength returns how many bytes belong to a character after unescaped: a backslash escapes the
-// next one. A control character is not valid.
+// specialLength returns how many bytes belong to a character after unescaped: a backslash escapes
+// the next one. A control character is not valid.
 func specialLength(c byte) int {
 	if c == '\\' {
 		return 2

@@ -73,8 +73,8 @@ type Tried struct {
 // deleted flag is evaluated as if it were not deleted. One with a value that cannot be read is not
 // evaluated, as elsewhere.
 //
-// The error is a *TrialSizeError, a *TrialDepthError or a *TrialAnswerError, or names the value that
-// cannot be read. All match entity.ErrInvalid.
+// The error is a *TrialSizeError, a *TrialDepthError or a *TrialAnswerError, or names the value
+// that cannot be read. All match entity.ErrInvalid.
 func NewTrial(flag *entity.Flag, entities []eval.Entity, limits TrialLimits) (*Trial, error) {
 	if flag.Unreadable != "" {
 		return nil, entity.Wrong("api.try.unreadable", "id", catalog.Digits(flag.ID), "problem", catalog.Literal(flag.Unreadable))
