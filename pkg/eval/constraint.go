@@ -36,7 +36,7 @@ const (
 	maxExplained = 256
 	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes
 	// about 50 bytes.
-	maxPatterns = 4 << 20
+	maxPatterns = 3 << 20
 )
 
 // condition is a compiled constraint.
