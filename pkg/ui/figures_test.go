@@ -519,7 +519,7 @@ func TestTheListWhileOldCountsAreAddedUp(t *testing.T) {
 					f.Spark[27] = 7
 				}
 			},
-			[]string{"28 evaluations since 29 Jan", "Counts before 29 Jan", "3 of 40 sums exist", "Not known yet 7"}, []string{"in the last 7 days", "Active", "Never asked"}, ",,,,,",
+			[]string{"28 evaluations since 29 Jan", "Counts before 29 Jan", "3 of 40 sums exist", "Not known yet 7"}, []string{"since 25 Jan", "Active", "Never asked"}, ",,,,,",
 		},
 		"all but when a flag was last asked for": {
 			func(all *insight.States, _ time.Time) {
@@ -530,7 +530,7 @@ func TestTheListWhileOldCountsAreAddedUp(t *testing.T) {
 					}
 				}
 			},
-			[]string{"in the last 7 days", "flags without evaluations in the last 30 days have no state", "Not known yet 0 Not known", "Active"}, nil, "active,168,2026-01-31T10:42:10Z,1,1,1",
+			[]string{"504 evaluations since 25 Jan 00:00. ", "flags without evaluations in the last 30 days have no state", "Not known yet 0 Not known", "Active"}, nil, "active,168,2026-01-31T10:42:10Z,1,1,1",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -476,10 +476,8 @@ func (u *UI) listSum(p *page, board *board, days int) template.HTML {
 		sum += total(n, days)
 	}
 	upTo := u.upTo(p, states.Complete)
-	under := u.text.say("list.under", "n", sum, "days", days, "upto", upTo)
-	if states.CountsFrom.After(listFrom(p.Now, days)) {
-		under = u.text.say("list.under.from", "n", sum, "at", p.Time(states.CountsFrom, ""), "upto", upTo)
-	}
+	from := later(states.CountsFrom, listFrom(p.Now, days))
+	under := u.text.say("list.under", "n", sum, "at", p.Time(from, ""), "upto", upTo)
 	if states.Preparing == nil {
 		return under
 	}
