@@ -34,8 +34,8 @@ type Snapshot struct {
 	// maxPatterns limits the sizes of all patterns.
 	maxPatterns int
 	patterns    *sharedPatterns
-	// unreadable are the problems of the flags that were read last but are not in the snapshot.
-	unreadable []error
+	// unreadable are the flags that were read last and are not evaluated, sorted by ID.
+	unreadable []*entity.Flag
 }
 
 // flag is an entity.Flag prepared for evaluation.
@@ -155,9 +155,10 @@ func (s *Snapshot) index(flags []*flag, read []entity.Flag) *Snapshot {
 	}
 	for i := range read {
 		if f := &read[i]; f.Unreadable != "" && !f.DeletedAt.Valid {
-			indexed.unreadable = append(indexed.unreadable, fmt.Errorf("flag %d (%s) is not evaluated: %s", f.ID, f.Key, f.Unreadable))
+			indexed.unreadable = append(indexed.unreadable, new(*f)) // a copy, so that it does not keep the list in memory
 		}
 	}
+	slices.SortFunc(indexed.unreadable, compareFlags)
 	slices.SortStableFunc(indexed.flags, func(a, b *flag) int { return cmp.Compare(a.id, b.id) })
 	for _, f := range indexed.flags {
 		indexed.byID[f.id] = f
@@ -357,7 +358,10 @@ func sorted[T any](s []T, compare func(a, b *T) int) []*T {
 
 // Problems reports what Compile could not use, for the log.
 func (s *Snapshot) Problems() []error {
-	problems := slices.Clone(s.unreadable)
+	var problems []error
+	for _, f := range s.unreadable {
+		problems = append(problems, fmt.Errorf("flag %d (%s) is not evaluated: %s", f.ID, f.Key, f.Unreadable))
+	}
 	for _, f := range s.flags {
 		problems = append(problems, f.problems...)
 	}
@@ -369,6 +373,18 @@ func (s *Snapshot) Len() int { return len(s.flags) }
 
 // Flags returns all flags sorted by ID. They must not be changed.
 func (s *Snapshot) Flags() []*entity.Flag { return sources(s.flags) }
+
+// Listed returns Flags and those that are not evaluated because a value cannot be read, sorted by
+// ID. They must not be changed.
+func (s *Snapshot) Listed() []*entity.Flag {
+	listed := append(s.Flags(), s.unreadable...)
+	if len(s.unreadable) > 0 {
+		slices.SortFunc(listed, compareFlags)
+	}
+	return listed
+}
+
+func compareFlags(a, b *entity.Flag) int { return cmp.Compare(a.ID, b.ID) }
 
 func sources(flags []*flag) []*entity.Flag {
 	sources := make([]*entity.Flag, len(flags))

@@ -19,6 +19,16 @@ func TestUnreadableFlags(t *testing.T) {
 	}
 	check := func(s *eval.Snapshot, reason eval.Reason, problems string) {
 		t.Helper()
+		listed, want := "", "broken fine "
+		for _, f := range s.Listed() {
+			listed += f.Key + " "
+		}
+		if reason == eval.FlagNotFound && problems == "[]" {
+			want = "fine "
+		}
+		if listed != want || s.Len() != len(s.Flags()) {
+			t.Errorf("lists %s, want %s", listed, want)
+		}
 		for _, request := range []eval.Request{{FlagID: 1}, {FlagKey: "broken"}} {
 			if r := s.Evaluate(request, time.Now(), false); r.Reason != reason {
 				t.Errorf("%+v gives %v, want %v", request, r.Reason, reason)

@@ -73,7 +73,7 @@ func (s *Service) countsOfAll(ctx context.Context, lately int, progress datar.Ro
 	}
 	list.Complete = CompleteOf(&CompleteInput{From: sp.from, To: sp.now, Now: sp.now, Servers: servers})
 	firstSpark := datar.HourOf(sp.now).DayStart() - (sparkDays-1)*24
-	for _, f := range s.o.Snapshots.Snapshot().Flags() {
+	for _, f := range s.o.Snapshots.Snapshot().Listed() {
 		own := rowsOf(rows, int64(f.ID))
 		one := withoutState(f, own)
 		one.Spark = make([]int64, sparkDays)

@@ -194,3 +194,28 @@ func TestListsOfLongTextsTakeMemory(t *testing.T) {
 		}
 	}
 }
+
+// TestListsHaveUnreadableFlags: a flag with a value that cannot be read is not evaluated, but its
+// counts of the past are still there.
+func TestListsHaveUnreadableFlags(t *testing.T) {
+	t.Parallel()
+	now := at(t, "2026-01-31T14:00:00Z")
+	w := &world{now: now, flags: map[int64]*entity.Flag{}, counts: &memstore.Store{}}
+	for id, unreadable := range []string{"", "segment 3: rank is -1", ""} {
+		f := checkout()
+		f.ID, f.Unreadable = uint(id+1), unreadable
+		w.flags[int64(f.ID)] = f
+	}
+	s := insight.NewService(insight.Options{Counts: w, Flags: w, Snapshots: fixedFlags{w.Snapshot()}, Refresh: refresh, Now: func() time.Time { return now }})
+	states, err := s.States(t.Context(), insight.StatesQuery{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []int64
+	for i := range states.Flags {
+		ids = append(ids, states.Flags[i].FlagID)
+	}
+	if slices.Sort(ids); !slices.Equal(ids, []int64{1, 2, 3}) {
+		t.Errorf("the list has the flags %v", ids)
+	}
+}

@@ -608,7 +608,7 @@ func (s *Service) allStates(ctx context.Context, days int) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{flags: s.o.Snapshots.Snapshot().Flags(), days: days, span: sp, refresh: s.o.Refresh}
+	l := &listing{flags: s.o.Snapshots.Snapshot().Listed(), days: days, span: sp, refresh: s.o.Refresh}
 	s.o.Counts.Refresh(ctx)
 	if l.rows, l.today, err = s.stateRows(ctx, sp.detailed); err != nil {
 		return nil, err

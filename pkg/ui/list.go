@@ -147,7 +147,7 @@ type row struct {
 	Key, Description     string
 	Tags                 []string
 	MoreTags             int
-	Enabled              bool
+	Enabled, Unreadable  bool
 	State, Under         template.HTML
 	StateClass           string
 	Spark                []int64
@@ -214,7 +214,7 @@ type listData struct {
 // list is the first page: all flags with their states and evaluations.
 func (u *UI) list(rw http.ResponseWriter, r *http.Request) error {
 	q := parseListQuery(r.URL.Query())
-	all := u.o.Snapshots.Snapshot().Flags()
+	all := u.o.Snapshots.Snapshot().Listed()
 	p := u.page(r, "flags", u.text.plain("list.title"))
 	d := listData{Days: q.days, Text: q.text, On: q.on, Datar: u.o.Numbers != nil, Deleted: u.o.Store != nil}
 	p.Data = &d
@@ -381,7 +381,7 @@ func (u *UI) fillPage(d *listData, p *page, found []listed, q listQuery) {
 
 func (u *UI) row(p *page, one listed, days int) row {
 	f := one.flag
-	r := row{ID: f.ID, Key: f.Key, Description: shown(f.Description), Enabled: f.Enabled, By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
+	r := row{ID: f.ID, Key: f.Key, Description: shown(f.Description), Enabled: f.Enabled, Unreadable: f.Unreadable != "", By: shortName(f.UpdatedBy), Changed: p.Time(f.UpdatedAt, "short")}
 	if r.Key == "" {
 		r.Key = "#" + strconv.FormatUint(uint64(f.ID), 10)
 	}
@@ -513,7 +513,7 @@ func (u *UI) listCSV(rw http.ResponseWriter, r *http.Request) error {
 	if err := r.Context().Err(); errors.Is(err, context.Canceled) {
 		return err
 	}
-	found, _ := u.filter(u.o.Snapshots.Snapshot().Flags(), board, q)
+	found, _ := u.filter(u.o.Snapshots.Snapshot().Listed(), board, q)
 	attachCSV(rw, "flags.csv")
 	lines := func(yield func(insight.ListedFlag) bool) {
 		for _, one := range found {

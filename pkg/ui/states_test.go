@@ -44,6 +44,11 @@ func TestUnreadableFlag(t *testing.T) {
 	t.Parallel()
 	f := setup(t)
 	f.flags[f.full].Unreadable = "variant 5: attachment is not the JSON of an object <b>"
+	list := f.ask(t, http.MethodGet, "/ui/", nil)
+	checkPage(t, f, "/ui/", list)
+	if got := text(list.root); !strings.Contains(got, "#1Not evaluated: a value cannot be read") || strings.Count(got, "Not evaluated") != 1 {
+		t.Errorf("the list is\n%s", got)
+	}
 	for _, path := range []string{"", "/targeting", "/traffic", "/nothing", "/try"} {
 		a := f.ask(t, http.MethodGet, "/ui/flags/1"+path, nil)
 		checkPage(t, f, "/ui/flags/1"+path, a)
