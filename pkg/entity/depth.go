@@ -84,15 +84,22 @@ const ByteOrderMark = "\xef\xbb\xbf"
 // Shallow returns JSON in which each object and list below the first 1,000 levels is null. It
 // returns the same JSON if there is none.
 func Shallow(text []byte) []byte {
-	shallow := shallow(view(text))
-	if len(shallow) == len(text) {
-		return text
+	if shallow := cut(view(text)); shallow != nil {
+		return shallow
 	}
-	return []byte(shallow)
+	return text
 }
 
 // shallow is Shallow for strings.
 func shallow(text string) string {
+	if shallow := cut(text); shallow != nil {
+		return view(shallow)
+	}
+	return text
+}
+
+// cut is Shallow, but returns nil if nothing is deeper.
+func cut(text string) []byte {
 	var shallow []byte // nil until a value is omitted
 	kept, level := 0, 0
 	for at, step := nextBracket(text, 0); step != 0; at, step = nextBracket(text, at+1) {
@@ -105,7 +112,7 @@ func shallow(text string) string {
 		}
 	}
 	if shallow == nil || level > maxReadDepth { // the latter is not valid JSON
-		return text
+		return nil
 	}
-	return string(append(shallow, text[kept:]...))
+	return append(shallow, text[kept:]...)
 }

@@ -63,6 +63,22 @@ func TestDeepJSONIsRead(t *testing.T) {
 	}
 }
 
+// TestShallowHasTheSameLength cuts JSON whose shallow form is as long as the JSON: each null is
+// shorter than the deep list, and longer than the empty ones.
+func TestShallowHasTheSameLength(t *testing.T) {
+	t.Parallel()
+	for _, inner := range []string{"[12]", "[[]]", strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + strings.Repeat(",[]", 9996/2)} {
+		text := strings.Repeat("[", 1000) + inner + strings.Repeat("]", 1000)
+		want := strings.Repeat("[", 1000) + "null" + strings.Repeat(",null", strings.Count(inner, ",")) + strings.Repeat("]", 1000)
+		if len(want) != len(text) {
+			t.Fatalf("%.10s: %d bytes, want %d", inner, len(want), len(text))
+		}
+		if got := entity.Shallow([]byte(text)); string(got) != want {
+			t.Errorf("%.10s is not cut", inner)
+		}
+	}
+}
+
 func FuzzShallow(f *testing.F) {
 	f.Add(`{"a":"\\\"[","b":[1,{}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
@@ -76,6 +92,9 @@ func FuzzShallow(f *testing.F) {
 		got := entity.Shallow([]byte(wrapped))
 		if !json.Valid(got) || strings.Count(string(got), "[") < 1000 {
 			t.Errorf("%q in 1,000 lists became %q", text, got)
+		}
+		if c := strings.TrimLeft(text, " \t\r\n")[0]; (c == '[' || c == '{') && strings.Count(string(got), "[")+strings.Count(string(got), "{") != 1000 {
+			t.Errorf("%q in 1,000 lists is not cut: %q", text, got)
 		}
 	})
 }
