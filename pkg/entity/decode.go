@@ -33,25 +33,30 @@ const (
 	// longRun is the length of a run without escapes from which it is left out, but for keptRun
 	// bytes, which may be the digits of an escape.
 	longRun, keptRun = 64, 4
-	// triedStrings is the number of strings after which a text that has no long one stays as it is.
-	triedStrings = 1000
+	// triedRuns is the number of runs after each of which a text stays as it is if less than half of
+	// it was left out so far. Otherwise abridging would take longer than what it saves, and as much
+	// memory as the text.
+	triedRuns = 1000
 )
 
-// Abridged returns JSON without the inner parts of long strings, or the same JSON if it has none.
-// The result is valid if and only if the text is. It is for decoders that check or skip such
-// strings, because encoding/json takes ten times as long to do so.
+// Abridged returns JSON without the inner parts of long strings, or the same JSON if it has few. The
+// result is valid if and only if the text is. It is for decoders that check or skip such strings,
+// because encoding/json takes ten times as long to do so.
 func Abridged(text []byte) []byte {
 	if len(text) < longText {
 		return text
 	}
 	var abridged []byte // nil until a part is left out
 	kept, at, whole := 0, 0, view(text)
-	for tried := 0; abridged != nil || tried < triedStrings; tried++ {
+	for tried := 0; ; {
 		quote := strings.IndexByte(whole[at:], '"')
 		if quote < 0 {
 			break
 		}
 		for at += quote + 1; at < len(whole); {
+			if tried++; tried%triedRuns == 0 && 2*(len(abridged)+at-kept) > at {
+				return text
+			}
 			run := unescaped(whole[at:])
 			if run > longRun {
 				abridged = append(abridged, whole[kept:at+keptRun]...)

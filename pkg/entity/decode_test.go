@@ -70,6 +70,21 @@ func FuzzAbridged(f *testing.F) {
 	})
 }
 
+// TestTextsWithFewLongStringsAreNotAbridged: it would take longer than what it saves, and as much
+// memory as the text.
+func TestTextsWithFewLongStringsAreNotAbridged(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"one long string":   `["` + strings.Repeat("x", 1000) + strings.Repeat(`","a`, 1<<18) + `"]`,
+		"some long runs":    `["` + strings.Repeat(strings.Repeat("x", 100)+strings.Repeat(`short\n`, 100), 1<<10) + `"]`,
+		"some long strings": `["` + strings.Repeat(strings.Repeat("x", 100)+strings.Repeat(`","a`, 100), 1<<11) + `"]`,
+	} {
+		if got := Abridged([]byte(text)); len(got) != len(text) {
+			t.Errorf("%s: %d bytes became %d", name, len(text), len(got))
+		}
+	}
+}
+
 // TestAbridgedIsShort abridges texts of a megabyte.
 func TestAbridgedIsShort(t *testing.T) {
 	t.Parallel()
@@ -79,8 +94,8 @@ func TestAbridgedIsShort(t *testing.T) {
 	}{
 		"a long string":         {`{"a":"` + strings.Repeat("x", 1<<20) + `"}`, 50},
 		"with escapes":          {`{"a":"` + strings.Repeat(strings.Repeat("é", 500)+`\"\u00e9`, 1000) + `"}`, 20_000},
-		"after short ones":      {`["` + strings.Repeat(`a","`, triedStrings/2) + strings.Repeat("x", 1<<20) + `"]`, 3000},
-		"after many short ones": {`["` + strings.Repeat(`a","`, 2*triedStrings) + strings.Repeat("x", 1<<20) + `"]`, 2 << 20},
+		"after short ones":      {`["` + strings.Repeat(`a","`, triedRuns/2) + strings.Repeat("x", 1<<20) + `"]`, 3000},
+		"after many short ones": {`["` + strings.Repeat(`a","`, 2*triedRuns) + strings.Repeat("x", 1<<20) + `"]`, 2 << 20},
 		"a short text":          {`"` + strings.Repeat("x", longText/2) + `"`, longText},
 	} {
 		if got := Abridged([]byte(tc.text)); !json.Valid(got) || len(got) > tc.most {
