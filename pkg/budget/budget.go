@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // The sizes of the Memory that all requests of a server share.
@@ -192,11 +193,17 @@ type Body struct {
 	memory *Memory
 	count  func([]byte) int
 
-	begun       bool
-	taken, used int64 // bytes of memory
-	values      int
-	read        int // since other goroutines ran
-	err         error
+	most   int64 // bytes of memory that it can use
+	begun  bool
+	values int
+	read   int // since other goroutines ran
+	err    error
+
+	timer *time.Timer // calls keepUsed; nil unless the body waited
+	mu    struct {
+		sync.Mutex
+		taken, used int64 // bytes of memory
+	}
 }
 
 // NewBody returns a Body that reads from body, which has at most length bytes. Call Release when
@@ -205,7 +212,7 @@ type Body struct {
 // A body of at most MaxValues bytes cannot have more values. Its values are estimated, because that
 // is up to 20 times as fast.
 func NewBody(body io.ReadCloser, length int64, memory *Memory) *Body {
-	b := &Body{ReadCloser: body, memory: memory, count: estimate}
+	b := &Body{ReadCloser: body, memory: memory, count: estimate, most: length * (bytesPerByte + bytesPerValue)}
 	if length > MaxValues {
 		b.count = new(counter).count
 	}
@@ -220,7 +227,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	if !b.begun { // otherwise it might be refused when some of it has been read
 		b.begun = true
-		if b.taken, b.err = b.memory.begin(); b.err != nil {
+		if b.err = b.begin(); b.err != nil {
 			return 0, b.err
 		}
 	}
@@ -230,8 +237,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		b.err = ErrTooManyValues
 		return 0, b.err
 	}
-	b.used += int64(n)*bytesPerByte + int64(values)*bytesPerValue
-	if b.err = b.settle(err != nil); b.err != nil {
+	if b.err = b.use(int64(n)*bytesPerByte+int64(values)*bytesPerValue, err != nil); b.err != nil {
 		return 0, b.err
 	}
 	if b.read += n; b.read >= yieldBytes {
@@ -241,28 +247,58 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// settle takes what the body uses beyond what it has. At the end of the body, it returns what the
-// body has beyond what it uses.
-func (b *Body) settle(end bool) error {
-	more := b.used - b.taken
-	switch {
-	case more > 0:
+// begin waits until the body may be read.
+func (b *Body) begin() error {
+	taken, err := b.memory.begin(b.most)
+	if taken > 0 {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.mu.taken = taken
+		b.timer = time.AfterFunc(partTime, b.keepUsed)
+	}
+	return err
+}
+
+// use adds to what the body uses, and takes what it does not have yet. At the end of the body, it
+// returns the rest.
+func (b *Body) use(n int64, end bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.used += n
+	if more := b.mu.used - b.mu.taken; more > 0 {
 		if err := b.memory.Take(more); err != nil {
 			return err
 		}
-	case end:
-		b.memory.Release(-more)
-	default:
-		return nil
+		b.mu.taken = b.mu.used
+	} else if end {
+		b.keepUsedLocked()
 	}
-	b.taken = b.used
 	return nil
+}
+
+// keepUsed returns what the body has beyond what it uses.
+func (b *Body) keepUsed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepUsedLocked()
+}
+
+func (b *Body) keepUsedLocked() {
+	if rest := b.mu.taken - b.mu.used; rest > 0 {
+		b.memory.Release(rest)
+		b.mu.taken = b.mu.used
+	}
 }
 
 // Release returns the body's memory. The body must no longer be in use.
 func (b *Body) Release() {
-	b.memory.Release(b.taken)
-	b.taken, b.used = 0, 0
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.memory.Release(b.mu.taken)
+	b.mu.taken, b.mu.used = 0, 0
 }
 
 // Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of

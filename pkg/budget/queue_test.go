@@ -46,8 +46,8 @@ func TestScarceMemoryRefusesBodiesUnread(t *testing.T) {
 	})
 }
 
-// TestBodiesGetMemoryInOrder has five bodies wait for parts of 10,000 bytes. One part stays free
-// for bodies that need more than theirs.
+// TestBodiesGetMemoryInOrder has five bodies wait for parts of 10,000 bytes, which they use. One
+// part stays free for bodies that need more than theirs.
 func TestBodiesGetMemoryInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -57,9 +57,9 @@ func TestBodiesGetMemoryInOrder(t *testing.T) {
 		end := make(chan struct{})
 		for i := range 5 {
 			go func() {
-				body := budget.NewBody(io.NopCloser(bytes.NewReader(make([]byte, 1000))), 1000, m)
+				body := budget.NewBody(io.NopCloser(bytes.NewReader(make([]byte, 2500))), 2500, m)
 				defer body.Release()
-				if _, err := body.Read(make([]byte, 1)); err != nil {
+				if _, err := body.Read(make([]byte, 2500)); err != nil {
 					if i < 4 || !errors.Is(err, budget.ErrExhausted) {
 						t.Errorf("body %d: %v", i, err)
 					}
@@ -127,6 +127,83 @@ func TestABodyThatWaitedReturnsWhatItDoesNotUse(t *testing.T) {
 		}
 		body.Release()
 		m.Release(78_000)
+		take(t, m, 80_000)
+	})
+}
+
+// TestASmallBodyThatWaitedGetsWhatItUsesAtMost has a body of 100 bytes, which cannot use more than
+// 5,200 bytes, whatever it contains.
+func TestASmallBodyThatWaitedGetsWhatItUsesAtMost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMemory(80_000)
+		take(t, m, 80_000)
+		large := budget.NewBody(io.NopCloser(bytes.NewReader(make([]byte, 1000))), 1000, m)
+		go func() {
+			if _, err := large.Read(make([]byte, 1)); !errors.Is(err, budget.ErrExhausted) {
+				t.Errorf("the large body: %v", err)
+			}
+		}()
+		time.Sleep(time.Millisecond)
+		small := budget.NewBody(io.NopCloser(strings.NewReader(strings.Repeat(",", 100))), 100, m)
+		m.Release(15_200) // enough for the small one, which has to wait for the other
+		began := time.Now()
+		if _, err := small.Read(make([]byte, 1)); err != nil || time.Since(began) != 999*time.Millisecond {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		take(t, m, 10_000)
+		if m.Take(1) == nil {
+			t.Error("it has less than it may use")
+		}
+		if _, err := io.Copy(io.Discard, small); err != nil {
+			t.Error(err)
+		}
+		small.Release()
+		large.Release()
+		m.Release(74_800)
+		take(t, m, 80_000)
+	})
+}
+
+// TestASlowBodyDoesNotKeepItsPart has a client that sends one byte, and the rest a second later.
+func TestASlowBodyDoesNotKeepItsPart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMemory(80_000)
+		take(t, m, 80_000)
+		client, sent := io.Pipe()
+		body := budget.NewBody(client, 1000, m)
+		go func() {
+			_, _ = sent.Write([]byte("x"))
+			time.Sleep(time.Second)
+			_, _ = sent.Write(make([]byte, 999))
+			_ = sent.Close()
+		}()
+		read := make(chan error)
+		go func() {
+			_, err := io.Copy(io.Discard, struct{ io.Reader }{body})
+			read <- err
+		}()
+		synctest.Wait()
+		m.Release(20_000)
+		synctest.Wait()
+		time.Sleep(249 * time.Millisecond)
+		take(t, m, 10_000)
+		if m.Take(1) == nil {
+			t.Error("it has less than a part")
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		take(t, m, 10_000-4)
+		if m.Take(1) == nil {
+			t.Error("it has less than it uses")
+		}
+		m.Release(4_000)
+		if err := <-read; err != nil {
+			t.Error(err)
+		}
+		body.Release()
+		m.Release(80_000 - 4 - 4_000)
 		take(t, m, 80_000)
 	})
 }
