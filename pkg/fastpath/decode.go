@@ -52,9 +52,10 @@ func (d *decoder) forget(most int) {
 	d.text = ""
 }
 
-// expected estimates the number at the end of the text, if there are n so far.
+// expected estimates the number at the end of the text, if there are n so far. It is at most a few
+// times n: after an empty entity, the rest of the text may be one string of 16 MB.
 func (d *decoder) expected(n int) int {
-	return n + n*(len(d.text)-d.at)/d.at*9/8 + 2
+	return min(n+n*(len(d.text)-d.at)/d.at*9/8+2, 4*n+1024)
 }
 
 // request reads an evalContext.

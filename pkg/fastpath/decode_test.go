@@ -31,6 +31,22 @@ func TestMemoryOfABatch(t *testing.T) {
 	}
 }
 
+// TestMemoryOfAFewSmallEntities has entities without properties before a long one. If all of them
+// were expected to be as small, the memory would be seven times the text.
+func TestMemoryOfAFewSmallEntities(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 3000} {
+		var d decoder
+		body := `{"entities":[` + strings.Repeat(`{"entityContext":{"a":1}},`, n) + `{"entityID":"` + strings.Repeat("x", 1<<20) + `"}],"flagIDs":[1]}`
+		if r, ok := d.batch(body); !ok || len(r.Entities) != n+1 {
+			t.Fatalf("%d entities were read, plain %v", len(r.Entities), ok)
+		}
+		if got, most := max(cap(d.entities), cap(d.objects)+d.contexts, cap(d.members)+d.properties), 4*n+2000; got > most {
+			t.Errorf("after %d entities, there is memory for %d, want %d at most", n+1, got, most)
+		}
+	}
+}
+
 // TestMemoryOfKeysBeforeEntities checks that the decoder does not take the entities for more keys.
 func TestMemoryOfKeysBeforeEntities(t *testing.T) {
 	t.Parallel()

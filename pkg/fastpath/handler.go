@@ -4,7 +4,7 @@
 // It is in front of the generated API and handles a request only if it is plain: POST, JSON, every
 // name known, every value of the right type, nothing repeated. All other requests go to the
 // generated code unchanged, including all invalid ones, except those whose client disconnected in
-// the middle of the JSON. Responses are the same bytes as the generated code's: tests send the same
+// the middle of the JSON, or for which no memory is left. Responses are the same bytes as the generated code's: tests send the same
 // requests to both. Evaluation and recording use eval.Service, as all other endpoints do.
 package fastpath
 
@@ -79,9 +79,10 @@ type memory struct {
 	reserve func(bytes int) error
 }
 
-// Refusal responds as the API does to a batch that the Evaluator rejects, or to a client that
-// disconnected, if err is the error of its context. If err is io.ErrUnexpectedEOF, it responds to a
-// body that ends in the middle of its JSON.
+// Refusal responds as the API does to a batch that the Evaluator rejects, to a client that
+// disconnected, if err is the error of its context, or to a body for which no memory is left, if err
+// is budget.ErrExhausted. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the
+// middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 
 // Compression compresses long responses.
@@ -148,7 +149,11 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	var err error
 	if text, m.body, err = readBody(r, m.body); err != nil {
 		h.release(m) // a client that disconnected may wait
-		if !h.refuseCutOff(rw, r, text, err, batch) {
+		switch {
+		case errors.Is(err, budget.ErrExhausted): // decoding what was read would take more
+			rw.Header().Set("Connection", "close") // so that the rest of the body is not read
+			h.reject(rw, r, err, batch)
+		case !h.refuseCutOff(rw, r, text, err, batch):
 			h.fallBack(rw, r, text, batch)
 		}
 		return
@@ -182,6 +187,7 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	turn.End()
 	if !ok {
 		delete(header, "Content-Type")
+		m.decoder.forget(maxPooledParts) // the API decodes the request again
 		h.fallBack(rw, r, text, batch)
 		return
 	}
@@ -259,7 +265,7 @@ func isPlain(r *http.Request) bool {
 
 // readBody reads the whole body into the memory of buffer, which it returns, and which the text
 // refers to. The memory of a long body grows as its bytes arrive, because announced bytes may never
-// arrive. On an error, the text is a copy of the bytes that were read.
+// arrive. On an error, the text has the bytes that were read, and does not refer to the buffer.
 func readBody(r *http.Request, buffer []byte) (text string, _ []byte, err error) {
 	length := int(r.ContentLength) // at most maxRequestBytes
 	buffer = slices.Grow(buffer[:0], min(length, firstReadBytes))
@@ -271,10 +277,14 @@ func readBody(r *http.Request, buffer []byte) (text string, _ []byte, err error)
 			buffer = slices.Grow(buffer, min(length, 4*end)-end)
 		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return textOf(buffer), buffer, nil
+	case cap(buffer) > maxPooledBody: // is not reused
+		return textOf(buffer), nil, err
+	default:
 		return string(buffer), buffer, err
 	}
-	return textOf(buffer), buffer, nil
 }
 
 // readFull fills p, or returns the error of r. Unlike io.ReadFull, it does not change the error.

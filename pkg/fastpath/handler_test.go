@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -102,6 +103,8 @@ type answer struct {
 	ContentType string
 	Encoding    string
 	Vary        []string
+	Connection  string
+	RetryAfter  string
 	Body        string // decoded
 	Pattern     string
 	Recorded    []string
@@ -117,7 +120,7 @@ func (f *fixture) send(t testing.TB, request func() *http.Request) (answer, bool
 		rw, r := httptest.NewRecorder(), request()
 		s.ServeHTTP(rw, r)
 		header := rw.Header()
-		answers[i] = answer{rw.Code, header.Get("Content-Type"), header.Get("Content-Encoding"), header["Vary"], decoded(t, rw), r.Pattern, s.recorded}
+		answers[i] = answer{rw.Code, header.Get("Content-Type"), header.Get("Content-Encoding"), header["Vary"], header.Get("Connection"), header.Get("Retry-After"), decoded(t, rw), r.Pattern, s.recorded}
 		if length := rw.Header().Get("Content-Length"); length != "" && length != fmt.Sprint(rw.Body.Len()) {
 			t.Errorf("Content-Length is %s, of %d", length, rw.Body.Len())
 		}
@@ -390,7 +393,7 @@ func TestPlainRequestsTakeTheFastPath(t *testing.T) {
 	}
 }
 
-// The generated code takes five times as long for a large batch, and as much memory.
+// The generated code takes five times as long for a large batch.
 func TestLargeBatchesTakeTheFastPath(t *testing.T) {
 	t.Parallel()
 	f := setup(t, oddFlags())
@@ -573,6 +576,42 @@ func TestLongBodies(t *testing.T) {
 	}
 }
 
+// Bodies of more than a megabyte are answered as the generated code does.
+func TestLongCases(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	space := strings.Repeat(" ", 1<<20)
+	for want, cases := range map[bool][]struct{ path, body string }{true: plainCases, false: oddCases} {
+		for _, test := range cases {
+			if got, fast := f.post(t, test.path, space+test.body); fast != want {
+				t.Errorf("%s: fast is %v, answer %v", test.body, fast, got)
+			}
+		}
+	}
+}
+
+// TestMemoryOfBatchesThatAreNotPlain measures what is in memory while the API decodes the entities
+// again, which takes far more than their text. It is not parallel, because HeapAlloc includes all
+// goroutines.
+func TestMemoryOfBatchesThatAreNotPlain(t *testing.T) {
+	heap := func() int {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int(stats.HeapAlloc)
+	}
+	during := 0
+	h := fastpath.New(fastpath.Options{BasePath: "/api/v1"}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { during = heap() }))
+	text := `{"entities":[` + strings.Repeat(`{"entityContext":{"a":1}},`, 100_000) + `{}],"flagIDs":[1],"x":1}`
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(text))
+	r.Header.Set("Content-Type", "application/json")
+	before := heap()
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if took := during - before; during == 0 || took > len(text)*3/2 {
+		t.Errorf("%d bytes are in memory for a body of %d", took, len(text))
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	f := setup(t, oddFlags())
@@ -648,6 +687,26 @@ func TestBodiesThatAreCutOff(t *testing.T) {
 			})
 			if fast != test.fast {
 				t.Errorf("%s, %.30s: fast is %v", path, test.body, fast)
+			}
+		}
+	}
+}
+
+// A body that ends because other requests use the memory is not decoded. The generated code answers
+// alike.
+func TestBodiesWithoutMemory(t *testing.T) {
+	t.Parallel()
+	f := setup(t, oddFlags())
+	for _, path := range []string{"/evaluation", "/evaluation/batch"} {
+		for _, read := range []string{``, `{"entities":[{"entityID":"e`, `{"entityContext":{"a":"` + strings.Repeat("x", 300_000)} {
+			got, fast := f.send(t, func() *http.Request {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1"+path, io.MultiReader(strings.NewReader(read), iotest.ErrReader(budget.ErrExhausted)))
+				r.Header.Set("Content-Type", "application/json")
+				r.ContentLength = 500_000
+				return r
+			})
+			if !fast || got.Status != http.StatusServiceUnavailable {
+				t.Errorf("%s, %.30s: fast is %v, answer %v", path, read, fast, got)
 			}
 		}
 	}
