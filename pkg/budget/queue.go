@@ -13,7 +13,7 @@ const (
 	maxWait = time.Second
 	// partTime is how long a body that waited has its part, whatever it uses. Otherwise seven
 	// clients that send nothing would have all memory until they time out.
-	partTime = maxWait / 4
+	partTime = maxWait / 10
 )
 
 // queue has the requests that wait for memory, in the order of their arrival.

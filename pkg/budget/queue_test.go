@@ -187,7 +187,7 @@ func TestASlowBodyDoesNotKeepItsPart(t *testing.T) {
 		synctest.Wait()
 		m.Release(20_000)
 		synctest.Wait()
-		time.Sleep(249 * time.Millisecond)
+		time.Sleep(99 * time.Millisecond)
 		take(t, m, 10_000)
 		if m.Take(1) == nil {
 			t.Error("it has less than a part")
