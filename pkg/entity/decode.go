@@ -33,15 +33,15 @@ const (
 	// longRun is the length of a run without escapes from which it is left out, but for keptRun
 	// bytes, which may be the digits of an escape.
 	longRun, keptRun = 64, 4
-	// triedRuns is the number of runs after each of which a text stays as it is if less than half of
-	// it was left out so far. Otherwise abridging would take longer than what it saves, and as much
-	// memory as the text.
+	// triedRuns is the number of runs after each of which a text stays as it is if less than half
+	// of it was left out so far. Otherwise abridging would take longer than what it saves, and as
+	// much memory as the text.
 	triedRuns = 1000
 )
 
-// Abridged returns JSON without the inner parts of long strings, or the same JSON if it has few. The
-// result is valid if and only if the text is. It is for decoders that check or skip such strings,
-// because encoding/json takes ten times as long to do so.
+// Abridged returns JSON without the inner parts of long strings, or the same JSON if it has few.
+// The result is valid if and only if the text is. It is for decoders that check or skip such
+// strings, because encoding/json takes ten times as long to do so.
 func Abridged(text []byte) []byte {
 	if len(text) < longText {
 		return text

@@ -4,8 +4,9 @@
 // It is in front of the generated API and handles a request only if it is plain: POST, JSON, every
 // name known, every value of the right type, nothing repeated. All other requests go to the
 // generated code unchanged, including all invalid ones, except those whose client disconnected in
-// the middle of the JSON, or for which no memory is left. Responses are the same bytes as the generated code's: tests send the same
-// requests to both. Evaluation and recording use eval.Service, as all other endpoints do.
+// the middle of the JSON, or for which no memory is left. Responses are the same bytes as the
+// generated code's: tests send the same requests to both. Evaluation and recording use
+// eval.Service, as all other endpoints do.
 package fastpath
 
 import (
@@ -80,8 +81,8 @@ type memory struct {
 }
 
 // Refusal responds as the API does to a batch that the Evaluator rejects, to a client that
-// disconnected, if err is the error of its context, or to a body for which no memory is left, if err
-// is budget.ErrExhausted. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the
+// disconnected, if err is the error of its context, or to a body for which no memory is left, if
+// err is budget.ErrExhausted. If err is io.ErrUnexpectedEOF, it responds to a body that ends in the
 // middle of its JSON.
 type Refusal func(rw http.ResponseWriter, r *http.Request, err error)
 
