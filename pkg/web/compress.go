@@ -15,11 +15,17 @@ import (
 // one packet anyway, so compressing them would only cost time.
 const minGzipBytes = 1400
 
-// Gzip compresses responses of at least 1,400 bytes for clients that accept gzip. It compresses at
-// the fastest level: a list of flags takes half the CPU of the default level and up to half more
-// bytes. Other goroutines run after every 64 KiB of a response.
+// maxCompressed is how many responses are compressed at the same time. Each takes about 700 KB
+// until its client has read it.
+const maxCompressed = 64
+
+// Gzip compresses responses of at least 1,400 bytes for clients that accept gzip, up to
+// maxCompressed at the same time. It compresses at the fastest level: a list of flags takes half
+// the CPU of the default level and up to half more bytes. Other goroutines run after every 64 KiB
+// of a response.
 type Gzip struct {
-	wrap func(http.Handler) http.HandlerFunc
+	wrap  func(http.Handler) http.HandlerFunc
+	slots chan struct{} // of responses that may be compressed
 }
 
 // NewGzip returns a Gzip.
@@ -28,16 +34,19 @@ func NewGzip() (*Gzip, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Gzip{wrap}, nil
+	return &Gzip{wrap, make(chan struct{}, maxCompressed)}, nil
 }
 
 // Wrap is a middleware that compresses. Shorter responses cost a check of the request's header and
 // a copy of the body. For clients that do not accept gzip, it only sets the Vary header.
 func (g *Gzip) Wrap(next http.Handler) http.Handler {
-	compressed := g.wrap(yielding(next))
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if len(r.Header["Accept-Encoding"]) > 0 {
-			compressed.ServeHTTP(rw, r)
+			s := slot{of: g.slots}
+			defer s.release()
+			g.wrap(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				next.ServeHTTP(&yieldingWriter{ResponseWriter: rw, slot: &s}, r)
+			})).ServeHTTP(rw, r)
 			return
 		}
 		vary(rw.Header())
@@ -78,24 +87,48 @@ func vary(header http.Header) {
 // millisecond.
 const yieldBytes = 64 << 10
 
-// yielding lets other goroutines run while next writes a long response. Otherwise, compressing a
-// few of them at the same time would delay small requests until the scheduler interrupts it, after
-// 10 to 20 ms.
-func yielding(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(&yieldingWriter{ResponseWriter: rw}, r)
-	})
-}
-
+// yieldingWriter lets other goroutines run while a long response is written. Otherwise, compressing
+// a few of them at the same time would delay small requests until the scheduler interrupts it,
+// after 10 to 20 ms. Without a slot, the response is not compressed.
 type yieldingWriter struct {
 	http.ResponseWriter
+	slot    *slot
+	begun   bool
 	written int // since other goroutines ran
+}
+
+// slot is the right to compress a response.
+type slot struct {
+	of   chan struct{}
+	held bool
+}
+
+// take reports whether there is a slot.
+func (s *slot) take() bool {
+	select {
+	case s.of <- struct{}{}:
+		s.held = true
+	default:
+	}
+	return s.held
+}
+
+func (s *slot) release() {
+	if s.held {
+		<-s.of
+	}
 }
 
 // Unwrap is for http.ResponseController.
 func (w *yieldingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *yieldingWriter) Write(p []byte) (written int, err error) {
+	if !w.begun {
+		w.begun = true
+		if !w.slot.take() {
+			w.Header().Set(gzhttp.HeaderNoCompression, "1") // gzhttp removes it
+		}
+	}
 	for {
 		part := p[written:]
 		if most := yieldBytes - w.written; len(part) > most {

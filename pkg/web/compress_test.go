@@ -33,6 +33,10 @@ func (p *parts) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
+func newYieldingWriter(rw http.ResponseWriter) *yieldingWriter {
+	return &yieldingWriter{ResponseWriter: rw, slot: &slot{of: make(chan struct{}, 1)}}
+}
+
 // TestLongResponsesAreWrittenInParts checks that other goroutines can run between parts of a long
 // response, however it is written, and that nothing is lost.
 func TestLongResponsesAreWrittenInParts(t *testing.T) {
@@ -41,7 +45,7 @@ func TestLongResponsesAreWrittenInParts(t *testing.T) {
 	for name, each := range map[string]int{"at once": whole, "by one byte less than a part": yieldBytes - 1, "by a part": yieldBytes, "by 1,000 bytes": 1000} {
 		recorder := httptest.NewRecorder()
 		out := &parts{ResponseWriter: recorder}
-		yielding(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			for rest := strings.Repeat("x", whole); rest != ""; {
 				part := rest[:min(each, len(rest))]
 				if n, err := io.WriteString(rw, part); n != len(part) || err != nil {
@@ -52,7 +56,7 @@ func TestLongResponsesAreWrittenInParts(t *testing.T) {
 			if err := http.NewResponseController(rw).Flush(); err != nil {
 				t.Errorf("%s: flush: %v", name, err)
 			}
-		})).ServeHTTP(out, nil)
+		}).ServeHTTP(newYieldingWriter(out), nil)
 		if recorder.Body.Len() != whole || !recorder.Flushed {
 			t.Errorf("%s: %d bytes, flushed: %t", name, recorder.Body.Len(), recorder.Flushed)
 		}
@@ -63,7 +67,7 @@ func TestLongResponsesAreWrittenInParts(t *testing.T) {
 		}
 	}
 	broken := &parts{fail: errors.New("broken")}
-	if n, err := (&yieldingWriter{ResponseWriter: broken}).Write(make([]byte, whole)); n != 1 || !errors.Is(err, broken.fail) || len(broken.sizes) != 1 {
+	if n, err := newYieldingWriter(broken).Write(make([]byte, whole)); n != 1 || !errors.Is(err, broken.fail) || len(broken.sizes) != 1 {
 		t.Errorf("a write that fails: %d, %v, %d parts", n, err, len(broken.sizes))
 	}
 }
@@ -86,6 +90,46 @@ func TestLongResponsesAreCompressed(t *testing.T) {
 	}
 	if got, err := io.ReadAll(reader); err != nil || !bytes.Equal(got, want) || rw.Header().Get("Content-Encoding") != "gzip" {
 		t.Errorf("%d bytes of %d: %v", len(got), len(want), err)
+	}
+}
+
+// TestCompressedResponsesAtOnce checks that a response beyond maxCompressed is sent as it is, and
+// that further ones are compressed once others are sent.
+func TestCompressedResponsesAtOnce(t *testing.T) {
+	t.Parallel()
+	compression, err := NewGzip()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Repeat("0123456789", 1000)
+	get := func(writing func()) (encoding, body string) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		rw := httptest.NewRecorder()
+		compression.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(rw, want[:5000])
+			writing()
+			_, _ = io.WriteString(rw, want[5000:])
+		})).ServeHTTP(rw, r)
+		if rw.Header().Get("Vary") != "Accept-Encoding" || rw.Header()["No-Gzip-Compression"] != nil {
+			t.Errorf("headers %v", rw.Header())
+		}
+		return rw.Header().Get("Content-Encoding"), rw.Body.String()
+	}
+	var nest func(n int)
+	nest = func(n int) {
+		encoding, body := get(func() {
+			if n < maxCompressed {
+				nest(n + 1)
+			}
+		})
+		if compressed := encoding == "gzip"; compressed != (n < maxCompressed) || !compressed && body != want {
+			t.Errorf("response %d: encoding %q, %d bytes", n, encoding, len(body))
+		}
+	}
+	nest(0)
+	if encoding, _ := get(func() {}); encoding != "gzip" {
+		t.Errorf("after them: encoding %q", encoding)
 	}
 }
 

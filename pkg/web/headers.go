@@ -60,6 +60,7 @@ func (l *headerListener) Accept() (net.Conn, error) {
 	if err != nil || !ok {
 		return c, err
 	}
+	limitUnsent(tcp)
 	return &headerConn{lazyConn: newLazyConn(tcp), memory: l.memory}, nil
 }
 

@@ -1,0 +1,25 @@
+package web
+
+import (
+	"net"
+	"syscall"
+)
+
+const (
+	tcpNotSentLowat = 25 // TCP_NOTSENT_LOWAT, which package syscall does not have
+	// maxUnsent is how much of a response the kernel keeps beyond what it has sent to the client.
+	maxUnsent = 128 << 10
+)
+
+// limitUnsent limits the bytes that the kernel keeps for a client that does not read. Otherwise it
+// copies and keeps up to 4 MiB for each connection. What is on its way to the client does not
+// count, so transfers are not slower. Without support by the kernel, it has no effect.
+func limitUnsent(c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpNotSentLowat, maxUnsent)
+	})
+}

@@ -1,0 +1,42 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
+)
+
+// TestLittleIsKeptForClientsThatDoNotRead writes until the kernel takes no more.
+func TestLittleIsKeptForClientsThatDoNotRead(t *testing.T) {
+	t.Parallel()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := &headerListener{listener, budget.NewMemory(budget.HeaderBytes)}
+	client, err := new(net.Dialer).DialContext(context.Background(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := limited.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(client.Close(), server.Close(), listener.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := server.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	const most = 1 << 20 // maxUnsent, and what the client's kernel keeps
+	if n, err := server.Write(make([]byte, 32<<20)); !errors.Is(err, os.ErrDeadlineExceeded) || n > most {
+		t.Errorf("%d bytes are kept, want at most %d: %v", n, most, err)
+	}
+}
