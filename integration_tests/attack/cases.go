@@ -3,9 +3,11 @@ package attack
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -49,6 +51,9 @@ func cases() []attackCase {
 		{"many segments", manySegments},
 		{"long lists, many segments", longLists},
 		{"large attachment, slow readers", largeAttachment},
+		{"large attachment, compressed", compressedAttachment},
+		{"large attachment, contexts of many values", manyValues},
+		{"debug logs of long constraints", debugLogs},
 		{"attachments of numbers", numbers},
 		{"long texts, pages and CSV", longTexts},
 		{"nested lists, details of changes", nestedDetails},
@@ -501,6 +506,91 @@ func largeAttachment(ctx context.Context, t *target) error {
 	}, nil)
 	_, smaller := t.call(ctx, http.MethodPut, variant, map[string]any{"key": "on", "attachment": map[string]any{}})
 	return errors.Join(err, smaller)
+}
+
+// unread opens clients that send these requests, each a request line and a body, and read nothing.
+// Little of a response fits into the kernel's buffers.
+func (t *target) unread(ctx context.Context, clients int, header string, requests ...[2]string) error {
+	return t.connections(ctx, clients, func(i int, c net.Conn) error {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			if err := tcp.SetReadBuffer(4 << 10); err != nil {
+				return err
+			}
+		}
+		r := requests[i%len(requests)]
+		_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: flagr\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", r[0], header, len(r[1]), r[1])
+		return err
+	}, nil)
+}
+
+// withAttachment calls attack while a flag has an attachment that hardly compresses, of the given
+// bytes in base64.
+func (t *target) withAttachment(ctx context.Context, key string, bytes int, attack func() error) error {
+	random := make([]byte, bytes)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random) // never fails
+	attachment := base64.StdEncoding.EncodeToString(random)
+	f, err := t.createFlag(ctx, key)
+	if err != nil {
+		return err
+	}
+	const segments = `"segments":[{"rolloutPercent":100,"distributions":[{"variantKey":"on","percent":100}]}]`
+	if err := t.define(ctx, f, `"variants":[{"key":"on","attachment":{"value":"`+attachment+`"}}],`+segments); err != nil {
+		return err
+	}
+	return errors.Join(attack(), t.define(ctx, f, `"variants":[{"key":"on"}],`+segments))
+}
+
+// compressedAttachment opens clients that accept gzip and do not read an attachment.
+func compressedAttachment(ctx context.Context, t *target) error {
+	return t.withAttachment(ctx, "compressed", 6_000_000, func() error {
+		return t.unread(ctx, t.n(3000, 300), "Accept-Encoding: gzip\r\n",
+			[2]string{"/api/v1/evaluation", `{"flagKey":"compressed","entityID":"1"}`},
+			[2]string{"/api/v1/evaluation/batch", `{"flagKeys":["compressed"],"entities":[{"entityID":"1"}]}`},
+			[2]string{"/ofrep/v1/evaluate/flags/compressed", `{"context":{"targetingKey":"1"}}`})
+	})
+}
+
+// manyValues opens clients that send contexts of 2,000 values in 16 KB, and do not read the
+// attachment that they get.
+func manyValues(ctx context.Context, t *target) error {
+	var values strings.Builder
+	for i := 0; values.Len() < 16_200; i++ {
+		fmt.Fprintf(&values, `,"%x":1`, i)
+	}
+	single := func(id string) [2]string {
+		return [2]string{"/api/v1/evaluation", `{"flagKey":"many-values","entityID":"` + id + `","entityContext":{"zz":1` + values.String() + `}}`}
+	}
+	return t.withAttachment(ctx, "many-values", 1_500_000, func() error {
+		return t.unread(ctx, t.n(3000, 300), "", single("1"), single(`\u0031`), // the second one takes the generated code
+			[2]string{"/ofrep/v1/evaluate/flags/many-values", `{"context":{"targetingKey":"1"` + values.String() + `}}`})
+	})
+}
+
+// debugLogs opens clients that request the debug logs of constraints of 2 MB, or of 3,300 segments,
+// and do not read them.
+func debugLogs(ctx context.Context, t *target) error {
+	long, err := t.createFlag(ctx, "debug-long")
+	if err != nil {
+		return err
+	}
+	var segments strings.Builder
+	for i := range 7 {
+		fmt.Fprintf(&segments, `%s{"rolloutPercent":50,"constraints":[{"property":"x","operator":"EQ","value":"\"%s\""}]}`, comma(i), strings.Repeat("<", 2_000_000))
+	}
+	if err := t.define(ctx, long, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
+		return err
+	}
+	if _, err := t.createLong(ctx, "debug-many"); err != nil {
+		return err
+	}
+	const entity = `"entityID":"1","entityContext":{"x":"y"}`
+	var requests [][2]string
+	for _, key := range []string{"debug-long", "debug-many"} {
+		requests = append(requests,
+			[2]string{"/api/v1/evaluation", fmt.Sprintf(`{"flagKey":%q,"enableDebug":true,%s}`, key, entity)},
+			[2]string{"/api/v1/evaluation/batch", fmt.Sprintf(`{"flagKeys":[%q],"enableDebug":true,"entities":[{%s}]}`, key, entity)})
+	}
+	return errors.Join(t.unread(ctx, t.n(1000, 100), "", requests...), t.define(ctx, long, `"variants":[{"key":"on"}],"segments":[]`))
 }
 
 // numbers saves flags with attachments of 900,000 numbers, restarts the server on them, and changes

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // The sizes of the Memory that all requests of a server share.
@@ -301,9 +302,18 @@ func (b *Body) Release() {
 	b.mu.taken, b.mu.used = 0, 0
 }
 
+// unweighed is the length up to which a body is small, whatever it contains.
+const unweighed = 2 << 10
+
 // Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of
-// 3 KB can be a list of a thousand objects, which takes as long as 100 KB of text.
-func Weight(body []byte) int { return len(body) + estimate(body)*bytesPerValue }
+// 3 KB can be a list of a thousand objects, which takes as long as 100 KB of text. The values of a
+// body of at most 2 KiB do not count.
+func Weight(body string) int {
+	if len(body) <= unweighed {
+		return len(body)
+	}
+	return len(body) + estimate(unsafe.Slice(unsafe.StringData(body), len(body)))*bytesPerValue // a copy would have up to 16 MiB
+}
 
 // estimate returns at least as many values as counter.count: it also counts commas, colons and
 // brackets in strings.

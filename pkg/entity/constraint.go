@@ -282,12 +282,12 @@ func unwrap(expr conditions.Expr) conditions.Expr {
 func parse(source string) (expr conditions.Expr, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the parser panics on some malformed input
-			expr, err = nil, Wrong("api.constraint.unreadable", "why", shortened(fmt.Sprint(r)))
+			expr, err = nil, Wrong("api.constraint.unreadable", "why", Shorten(fmt.Sprint(r)))
 		}
 	}()
 	expr, err = conditions.NewParser(strings.NewReader(source)).Parse()
 	if err != nil {
-		return nil, Wrong("api.constraint.nonsense", "why", shortened(err.Error()))
+		return nil, Wrong("api.constraint.nonsense", "why", Shorten(err.Error()))
 	}
 	return expr, nil
 }

@@ -78,7 +78,7 @@ type Problem struct {
 }
 
 // String returns the problem in one line.
-func (p Problem) String() string { return p.Path + ": " + shortened(p.Message.String()) }
+func (p Problem) String() string { return p.Path + ": " + Shorten(p.Message.String()) }
 
 // ProblemsError returns nil if there are no problems, else an error with all of them that matches
 // ErrInvalid.

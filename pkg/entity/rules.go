@@ -50,16 +50,16 @@ type kindError struct {
 	message catalog.Message
 }
 
-func (e *kindError) Error() string            { return shortened(e.message.String()) }
+func (e *kindError) Error() string            { return Shorten(e.message.String()) }
 func (e *kindError) Unwrap() error            { return e.kind }
 func (e *kindError) Message() catalog.Message { return e.message }
 
 // maxMessageEnd is how much is kept of each end of a long message.
 const maxMessageEnd = 500
 
-// shortened removes the middle of a long message. Most messages repeat their input, which may be a
-// megabyte.
-func shortened(message string) string {
+// Shorten removes the middle of a message of more than 1,000 bytes. Most messages repeat their
+// input, which may be a megabyte.
+func Shorten(message string) string {
 	if len(message) <= 2*maxMessageEnd {
 		return message
 	}
@@ -77,12 +77,12 @@ func field(name string) catalog.Message {
 }
 
 // repeated returns input for a message: in quotes, and shortened.
-func repeated(input string) string { return shortened(strconv.Quote(input)) }
+func repeated(input string) string { return Shorten(strconv.Quote(input)) }
 
 // Invalid returns an error with the given message, shortened if it is longer than 1,000 bytes, that
 // matches ErrInvalid.
 func Invalid(format string, args ...any) error {
-	return &kindError{ErrInvalid, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
+	return &kindError{ErrInvalid, catalog.Literal(Shorten(fmt.Sprintf(format, args...)))}
 }
 
 // Wrong returns an error with a message of the catalog, which pages show in their language, that
@@ -97,7 +97,7 @@ func beyondLimit(name string, args ...any) error {
 // NotFound returns an error with the given message, shortened if it is longer than 1,000 bytes,
 // that matches ErrNotFound.
 func NotFound(format string, args ...any) error {
-	return &kindError{ErrNotFound, catalog.Literal(shortened(fmt.Sprintf(format, args...)))}
+	return &kindError{ErrNotFound, catalog.Literal(Shorten(fmt.Sprintf(format, args...)))}
 }
 
 // CheckKey reports, as ErrInvalid, a key of a flag, variant or entity type with characters other

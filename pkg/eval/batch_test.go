@@ -88,6 +88,50 @@ func TestAnswersOfBatchesAreBoundedBeforeTheyAreMade(t *testing.T) {
 	}
 }
 
+// TestLogsAreBounded checks that debug logs shorten long constraints, and that their memory is
+// known, and reserved for a batch, before an evaluation.
+func TestLogsAreBounded(t *testing.T) {
+	t.Parallel()
+	constraints := func(length int) []entity.Constraint {
+		return []entity.Constraint{{Property: "x", Operator: "EQ", Value: `"` + strings.Repeat("<", length) + `"`}}
+	}
+	for name, length := range map[string]int{"short": 10, "as long as possible": 900, "long": 1_000_000} {
+		var segments []entity.Segment
+		for i := range uint(30) {
+			segments = append(segments, newSegment(i+1, i, 100, onlyControl, constraints(length)...))
+		}
+		segments = append(segments, newSegment(31, 31, 100, onlyControl))
+		service := setupWith(t, eval.Options{DebugEnabled: true}, newFlag(1, segments...)).Service
+		request := eval.Request{FlagID: 1, EntityID: "a", EntityContext: map[string]any{"x": "y"}}
+		if got := service.LogBytes(request); got != 0 {
+			t.Errorf("%s: %d bytes without logs", name, got)
+		}
+		request.EnableDebug = true
+		result := service.Evaluate(t.Context(), request)
+		used := len(result.AppendJSON(nil))
+		for _, log := range result.SegmentLogs {
+			used += len(log.Message)
+		}
+		estimated := service.LogBytes(request)
+		if len(result.SegmentLogs) != 31 || used > estimated || used > 31*3000 {
+			t.Errorf("%s: %d logs of %d bytes, estimated as %d", name, len(result.SegmentLogs), used, estimated)
+		}
+		errLittle := errors.New("too little")
+		err := service.EvaluateEach(t.Context(), eval.BatchRequest{
+			FlagIDs: []int64{1}, Entities: make([]eval.Entity, 1), EnableDebug: true,
+			Reserve: func(bytes int) error {
+				if bytes < 2*estimated { // of the response, and of the result that makes it longer
+					t.Errorf("%s: a batch reserves %d bytes", name, bytes)
+				}
+				return errLittle
+			},
+		}, func(*eval.Result) { t.Error("something was evaluated") })
+		if !errors.Is(err, errLittle) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestLongAttachmentsAreSentInParts evaluates a flag with an attachment of 2 MB, which no response
 // copies as a whole.
 func TestLongAttachmentsAreSentInParts(t *testing.T) {
@@ -124,7 +168,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	err = eval.WriteParts(writerFunc(func(p []byte) {
 		parts = append(parts, p...)
 		longest = max(longest, len(p))
-	}), end, make([]byte, 0, 100))
+	}), end)
 	if want := result.AppendJSON(nil); err != nil || !bytes.Equal(parts, want) || len(start) > 1000 || longest > 64<<10 {
 		t.Errorf("error %v, %d bytes instead of %d, of which %d at the start, %d at once", err, len(parts), len(want), len(start), longest)
 	}

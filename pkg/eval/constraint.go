@@ -45,7 +45,7 @@ type condition struct {
 	err  error // the reason, or the reason why a part can never be evaluated
 	// never is set if it therefore does not hold for any context.
 	never bool
-	text  string
+	text  string // of at most about 1,000 bytes
 	// name is a property of the context, if the condition only compares it with a plain string for
 	// equality, whose JSON is in json, or with a number.
 	name, json string
@@ -76,7 +76,7 @@ func compileConstraint(c *entity.Constraint, p *patterns) condition {
 	source := fmt.Sprintf("{%s} %s %s", c.Property, c.Operator, strings.TrimSpace(c.Value))
 	expr, err := c.Expr()
 	if err != nil {
-		return condition{text: source, err: err, never: true}
+		return condition{text: entity.Shorten(source), err: err, never: true}
 	}
 	return compileExpr(source, expr, p)
 }
@@ -84,7 +84,7 @@ func compileConstraint(c *entity.Constraint, p *patterns) condition {
 // compileExpr subtracts the sizes of the patterns that it compiles from p.left.
 func compileExpr(source string, expr conditions.Expr, p *patterns) condition {
 	compiler := compiler{patterns: p}
-	compiled := condition{text: source, root: compiler.node(expr)}
+	compiled := condition{text: entity.Shorten(source), root: compiler.node(expr)}
 	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
 	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
 		switch constant := &b.constant.value; {

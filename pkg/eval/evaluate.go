@@ -132,6 +132,32 @@ func (s *segment) rollOut(bucket int) *share {
 	return nil
 }
 
+// logBytes is the approximate maximum memory of the SegmentLogs of an evaluation, including their
+// JSON. f may be nil.
+func (f *flag) logBytes() int {
+	if f == nil {
+		return 0
+	}
+	const fixed, perByte = 400, 4 // a message and its JSON, with escapes and spare capacity
+	n := 0
+	for i := range f.segments {
+		s := &f.segments[i]
+		longest := 0
+		for c := range s.conditions {
+			longest = max(longest, len(s.conditions[c].text))
+		}
+		shares := 0
+		for _, given := range s.shares {
+			shares += len("unknown variant: 000-000, ")
+			if given.variant != nil {
+				shares += len(given.variant.Key)
+			}
+		}
+		n += fixed + perByte*max(longest, shares)
+	}
+	return n
+}
+
 // explain describes what happened to an entity in the segment.
 func (s *segment) explain(context properties, isObject bool, bucket int) string {
 	if len(s.conditions) > 0 && !isObject {

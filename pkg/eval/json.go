@@ -2,9 +2,9 @@ package eval
 
 import (
 	"io"
-	"slices"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
@@ -44,13 +44,11 @@ func (e *Encoder) Split(b []byte, r *Result) (_ []byte, end string) {
 // longEndBytes is the length from which the end of a result is not copied as a whole.
 const longEndBytes = 16 << 10
 
-// WriteParts writes a string in parts that it copies to scratch, so that a client that reads slowly
-// holds one of them.
-func WriteParts(out io.Writer, s string, scratch []byte) error {
-	scratch = slices.Grow(scratch[:0], longEndBytes)
+// WriteParts writes a string in parts, without a copy, which a client that reads slowly would hold.
+func WriteParts(out io.Writer, s string) error {
 	for len(s) > 0 {
-		n := min(len(s), cap(scratch))
-		if _, err := out.Write(append(scratch[:0], s[:n]...)); err != nil {
+		n := min(len(s), longEndBytes)
+		if _, err := out.Write(unsafe.Slice(unsafe.StringData(s), n)); err != nil { // an io.Writer does not change it
 			return err
 		}
 		s = s[n:]

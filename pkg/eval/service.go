@@ -115,6 +115,15 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 	}
 }
 
+// LogBytes returns the approximate maximum memory of the SegmentLogs of an evaluation, including
+// their JSON. It is 0 if the request is for none.
+func (s *Service) LogBytes(request Request) int {
+	if !s.debug(request.EnableDebug) {
+		return 0
+	}
+	return s.snapshots.Snapshot().find(request.FlagID, request.FlagKey).logBytes()
+}
+
 // clockInterval is the number of results of a batch between two checks of the clock and the
 // context.
 const clockInterval = 16
@@ -235,7 +244,14 @@ func (s *Service) targets(batch *BatchRequest) ([]target, error) {
 			len(batch.Entities), len(targets), n, s.options.AnswerBytes)
 	}
 	if batch.Reserve != nil {
-		if err := batch.Reserve(min(n, MaxBatchBuffer)); err != nil {
+		logs, longest := 0, 0
+		if s.debug(batch.EnableDebug) {
+			for t := range targets {
+				bytes := targets[t].flag.logBytes()
+				logs, longest = logs+bytes, max(longest, bytes)
+			}
+		}
+		if err := batch.Reserve(min(n+len(batch.Entities)*logs, MaxBatchBuffer) + longest); err != nil {
 			return nil, err
 		}
 	}

@@ -38,6 +38,9 @@ const (
 	maxPooledBody  = 128 << 10
 	// maxPooledParts is the number of entities, contexts and properties whose memory is reused.
 	maxPooledParts = 1 << 14
+	// maxSlowParts and maxSlowBody are what is kept of a request while a response of more than 8
+	// KiB is sent, because thousands of clients may read slowly.
+	maxSlowParts, maxSlowBody = 64, 4 << 10
 	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
 	knownLengthBytes = 2048
 )
@@ -49,6 +52,7 @@ var contentTypeJSON = []string{"application/json"}
 // Evaluator evaluates and records.
 type Evaluator interface {
 	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
+	LogBytes(r eval.Request) int
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 }
 
@@ -159,7 +163,11 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 		}
 		return
 	}
-	defer h.release(m)
+	defer func() {
+		if m != nil {
+			h.release(m)
+		}
+	}()
 	size := len(text)
 	switch {
 	case size > budget.LargeBytes:
@@ -167,8 +175,8 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 		if strings.Count(text, "{") > manyEntities {
 			size += budget.LargeBytes
 		}
-	case size > smallContext:
-		size = budget.Weight(m.body)
+	default:
+		size = budget.Weight(text)
 	}
 	turn, err := h.turns.TakeFor(r.Context(), size)
 	if err != nil { // the client disconnected, which logs and metrics show
@@ -188,7 +196,9 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	turn.End()
 	if !ok {
 		delete(header, "Content-Type")
-		m.decoder.forget(maxPooledParts) // the API decodes the request again
+		m.body = nil // the API reads it, and then nothing refers to it
+		h.release(m)
+		m = nil
 		h.fallBack(rw, r, text, batch)
 		return
 	}
@@ -205,6 +215,9 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	if length > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(length))
 	}
+	if length > budget.LargeBytes/2 {
+		m.forget(maxSlowParts, maxSlowBody)
+	}
 	if batch || h.compression == nil || h.compression.SkipShort(header, length) {
 		m.send(rw, end)
 		return
@@ -215,7 +228,13 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 // send writes the response, which continues with end if it is long.
 func (m *memory) send(out io.Writer, end string) {
 	_, err := out.Write(m.answer) // fails only if the client disconnected
-	if end != "" && err == nil && eval.WriteParts(out, end, m.answer) == nil {
+	if end == "" || err != nil {
+		return
+	}
+	if cap(m.answer) > maxSlowBody {
+		m.answer = nil
+	}
+	if eval.WriteParts(out, end) == nil {
 		_, _ = out.Write([]byte{'\n'})
 	}
 }
@@ -224,25 +243,27 @@ func (m *memory) send(out io.Writer, end string) {
 // entity may have two bytes, and takes a hundred.
 const manyEntities = 1000
 
-// smallContext is the length of a single request up to which it needs no turn, whatever it
-// contains.
-const smallContext = 2 << 10
-
 // release returns memory for reuse. It drops all references to the request, and clears its body, so
 // that unused memory has no text of a client. This does not protect a string that is kept against
 // the rules of eval.Recorder: the next request overwrites it.
 func (h *Handler) release(m *memory) {
-	clear(m.body)
-	if m.body = m.body[:0]; cap(m.body) > maxPooledBody {
-		m.body = nil
-	}
+	m.forget(maxPooledParts, maxPooledBody)
 	m.held.Release()
-	m.result = eval.Result{}
-	m.decoder.forget(maxPooledParts)
 	if cap(m.answer) > maxPooledBytes {
 		m.answer = nil
 	}
 	h.pool.Put(m)
+}
+
+// forget drops all references to the request. It keeps the memory of at most the given number of
+// parts, and of a body of at most that many bytes.
+func (m *memory) forget(parts, body int) {
+	clear(m.body)
+	if m.body = m.body[:0]; cap(m.body) > body {
+		m.body = nil
+	}
+	m.result = eval.Result{}
+	m.decoder.forget(parts)
 }
 
 // isPlain reports whether the request line and headers are those of common clients.
@@ -357,9 +378,9 @@ type replay struct {
 }
 
 // evaluate writes the response to a single evaluation. It returns false if the request is not
-// plain. A long end of the response is not in m.answer, and a newline follows it. The error is that
-// of ctx. The logs of a flag with thousands of segments take long, so a request for them takes a
-// turn.
+// plain. A long end of the response is not in m.answer, and a newline follows it. The logs of a
+// flag with thousands of segments take long, and memory, so a request for them takes a turn and
+// reserves the memory. The error is that of ctx, or budget.ErrExhausted.
 func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *budget.Turn) (end string, ok bool, err error) {
 	request, ok := m.decoder.request(text)
 	if !ok {
@@ -370,6 +391,11 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 			return "", true, err
 		}
 		defer turn.End()
+	}
+	if request.EnableDebug {
+		if err := m.reserve(h.evaluator.LogBytes(request)); err != nil {
+			return "", true, err
+		}
 	}
 	h.evaluator.EvaluateInto(ctx, request, &m.result)
 	if m.answer, end = m.encoder.Split(m.answer[:0], &m.result); end == "" {

@@ -881,7 +881,7 @@ func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 	generated := serve(t, served)
 	fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", Turns: turns}, http.NotFoundHandler())
 	entities := func(n int) string { return `"entities":[{"entityID":"e"}` + strings.Repeat(`,{}`, n-1) + `]` }
-	ids := `"flagIDs":[1` + strings.Repeat(`,2`, 1500) + `]`
+	ids := `"flagIDs":[1` + strings.Repeat(`,2`, 200) + `]`
 	const disconnected = 499
 	for name, c := range map[string]struct {
 		body string
@@ -889,11 +889,14 @@ func TestBatchesOfManyEvaluationsTakeTurns(t *testing.T) {
 	}{
 		"few":           {`{"flagKeys":["bench"],` + entities(2) + `}`, http.StatusOK},
 		"many entities": {`{"flagKeys":["bench"],` + entities(3000) + `}`, disconnected},
-		"many flags":    {`{` + ids + `,` + entities(2) + `}`, disconnected},
+		"many flags":    {`{` + ids + `,` + entities(6) + `}`, disconnected},
 		"tags":          {`{"flagTags":["a"],` + entities(1) + `}`, disconnected},
 		"debug":         {`{"flagKeys":["bench"],"enableDebug":true,` + entities(1) + `}`, disconnected},
 	} {
 		for path, h := range map[string]http.Handler{"fast": fast, "generated": generated} {
+			if path == "generated" && budget.Weight(c.body) > budget.LargeBytes {
+				continue // it waits to be decoded, regardless of its client
+			}
 			post := func(ctx context.Context) int {
 				r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(c.body))
 				r.Header.Set("Content-Type", "application/json")
@@ -957,6 +960,49 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 			t.Errorf("%s: waits: %t, want %t", name, refused, c.waits)
 		}
 		turns.Release()
+	}
+}
+
+// TestLogsReserveMemory checks that debug logs are refused, before an evaluation, if there is no
+// memory for them, and that their memory is returned.
+func TestLogsReserveMemory(t *testing.T) {
+	t.Parallel()
+	f := benchmarkFlag()
+	for range 6 {
+		f.Segments = append(f.Segments, f.Segments...)
+	}
+	flags := &side{snapshot: eval.Compile([]entity.Flag{f})}
+	service := eval.NewService(flags, nil, eval.Options{DebugEnabled: true})
+	for size, want := range map[int64]int{1 << 20: http.StatusOK, 60 << 10: http.StatusServiceUnavailable} {
+		memory := budget.NewMemory(size)
+		served := handler.New(handler.Options{Eval: service, Snapshots: flags, BatchMemory: memory, Logger: slog.New(slog.DiscardHandler)})
+		fast := fastpath.New(fastpath.Options{Evaluator: service, Refuse: served.Refuse, BasePath: "/api/v1", BatchMemory: memory}, http.NotFoundHandler())
+		for name, h := range map[string]http.Handler{"fast": fast, "generated": serve(t, served)} {
+			post := func(path, body string) int {
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation"+path, strings.NewReader(body))
+				r.Header.Set("Content-Type", "application/json")
+				rw := httptest.NewRecorder()
+				h.ServeHTTP(rw, r)
+				if rw.Code == http.StatusServiceUnavailable && rw.Header().Get("Retry-After") == "" {
+					t.Errorf("%s: no Retry-After", name)
+				}
+				return rw.Code
+			}
+			for range 3 { // each returns its memory
+				if got := post("", `{"flagKey":"bench","enableDebug":true}`); got != want {
+					t.Errorf("%s, %d bytes: %d, want %d", name, size, got, want)
+				}
+				if got := post("/batch", `{"flagKeys":["bench"],"entities":[{}],"enableDebug":true}`); got != want {
+					t.Errorf("%s, %d bytes, batch: %d, want %d", name, size, got, want)
+				}
+			}
+			if got := post("", `{"flagKey":"bench"}`); got != http.StatusOK {
+				t.Errorf("%s, without logs: %d", name, got)
+			}
+		}
+		if memory.Take(size) != nil {
+			t.Error("memory was not returned")
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 // recording.
 type Evaluator interface {
 	Evaluate(ctx context.Context, r eval.Request) *eval.Result
+	LogBytes(r eval.Request) int
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 	Exposer
 }
@@ -47,13 +48,38 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 	if h.injected != nil {
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
+	if !request.EnableDebug {
+		return h.evaluated(r.Context(), request)
+	}
+	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
+		held := budget.Hold{Memory: h.batchMemory}
+		defer held.Release()
+		turn, err := h.turns.Begin(r.Context())
+		if err == nil {
+			defer turn.End()
+			err = held.Take(h.eval.LogBytes(request))
+		}
+		if err != nil {
+			h.fail(r, err).WriteResponse(rw, producer)
+			return
+		}
+		answer := h.evaluated(r.Context(), request)
+		turn.End()
+		answer.WriteResponse(rw, producer)
+	})
+}
+
+// evaluated evaluates and returns the response.
+func (h *Handler) evaluated(ctx context.Context, request eval.Request) middleware.Responder {
 	var encoder eval.Encoder
-	start, end := encoder.Split(make([]byte, 0, payloadBytes), h.eval.Evaluate(r.Context(), request))
+	start, end := encoder.Split(make([]byte, 0, payloadBytes), h.eval.Evaluate(ctx, request))
 	if end == "" {
 		return encoded(start)
 	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, _ runtime.Producer) {
-		if _, err := rw.Write(start); err == nil && eval.WriteParts(rw, end, nil) == nil {
+		_, err := rw.Write(start)
+		start = nil // a client may read the end slowly
+		if err == nil && eval.WriteParts(rw, end) == nil {
 			_, _ = rw.Write([]byte{'\n'}) // fails only if the client has disconnected
 		}
 	})

@@ -37,6 +37,10 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 		if len(many) != 0 {
 			t.Error("a small body with many rows of counts does not wait")
 		}
+		values := decode(strings.NewReader(`{"entityContext":{"a":[`+strings.Repeat("1,", 1999)+`1]}}`), new(models.EvalContext))
+		if len(values) != 0 {
+			t.Error("a small body with many values does not wait")
+		}
 		if _, err := io.WriteString(sent, large); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +49,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 			t.Error("a large body does not wait")
 		}
 		turns.Release()
-		if err := errors.Join(<-slow, <-many); err != nil {
+		if err := errors.Join(<-slow, <-many, <-values); err != nil {
 			t.Error(err)
 		}
 	})

@@ -103,7 +103,7 @@ func (h *Handler) serveFlags(rw http.ResponseWriter, r *http.Request) {
 		h.writeProblem(rw, nil, refused)
 		return
 	}
-	turn, err := h.options.Turns.TakeFor(r.Context(), len(body))
+	turn, err := h.options.Turns.TakeFor(r.Context(), budget.Weight(body))
 	if err != nil {
 		h.writeProblem(rw, nil, disconnected())
 		return

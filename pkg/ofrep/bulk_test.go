@@ -225,8 +225,8 @@ func TestTenThousandFlags(t *testing.T) {
 	}
 }
 
-// TestManyFlagsTakeTurns checks that the evaluation of many flags waits for a turn, and that of one
-// or few flags does not.
+// TestManyFlagsTakeTurns checks that the evaluation of many flags, or for many values, waits for a
+// turn, and that of one or few flags does not.
 func TestManyFlagsTakeTurns(t *testing.T) {
 	t.Parallel()
 	turns := budget.NewTurns(1)
@@ -237,13 +237,15 @@ func TestManyFlagsTakeTurns(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
+	const small = `{"context":{"targetingKey":"u"}}`
+	values := `{"context":{"targetingKey":"u","a":[` + strings.Repeat("1,", 1999) + `1]}}`
 	for _, c := range []struct {
-		h      http.Handler
-		target string
-		want   int
-	}{{many, flagsPath, 499}, {many, flagPath + "flag-00001", 200}, {few, flagsPath, 200}} {
+		h            http.Handler
+		target, body string
+		want         int
+	}{{many, flagsPath, small, 499}, {many, flagPath + "flag-00001", small, 200}, {few, flagsPath, small, 200}, {few, flagsPath, values, 499}, {few, flagPath + "flag-00001", values, 499}} {
 		rw := httptest.NewRecorder()
-		c.h.ServeHTTP(rw, httptest.NewRequestWithContext(gone, http.MethodPost, c.target, strings.NewReader(`{"context":{"targetingKey":"u"}}`)))
+		c.h.ServeHTTP(rw, httptest.NewRequestWithContext(gone, http.MethodPost, c.target, strings.NewReader(c.body)))
 		if rw.Code != c.want {
 			t.Errorf("%s: %d, want %d", c.target, rw.Code, c.want)
 		}

@@ -219,7 +219,7 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 		h.writeProblem(rw, &key, refused)
 		return
 	}
-	turn, err := h.options.Turns.TakeFor(r.Context(), len(body))
+	turn, err := h.options.Turns.TakeFor(r.Context(), budget.Weight(body))
 	if err != nil {
 		h.writeProblem(rw, &key, disconnected())
 		return
@@ -235,6 +235,9 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	}
 	defer held.Release()
 	m.answer = said.appendTo(appendName(m.answer[:0], key))
+	if len(m.answer) > budget.LargeBytes/2 { // thousands of clients may read it slowly
+		m.reader, m.result = fastpath.ContextReader{}, eval.Result{}
+	}
 	turn.End()
 	status := http.StatusOK
 	if said.failed {
