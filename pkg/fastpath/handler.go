@@ -38,8 +38,8 @@ const (
 	maxPooledBody  = 128 << 10
 	// maxPooledParts is the number of entities, contexts and properties whose memory is reused.
 	maxPooledParts = 1 << 14
-	// maxSlowParts and maxSlowBody are what is kept of a request while a response of more than 8
-	// KiB is sent, because thousands of clients may read slowly.
+	// maxSlowParts and maxSlowBody are what is kept of a single request while a response of more
+	// than 8 KiB is sent, because thousands of clients may read slowly.
 	maxSlowParts, maxSlowBody = 64, 4 << 10
 	// knownLengthBytes is the length up to which net/http computes the length of a response itself.
 	knownLengthBytes = 2048
@@ -215,7 +215,7 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 	if length > knownLengthBytes && !sent {
 		header.Set("Content-Length", strconv.Itoa(length))
 	}
-	if length > budget.LargeBytes/2 {
+	if !batch && length > budget.LargeBytes/2 { // the memory of batches is bounded by that of their responses, and reusing it saves half their time
 		m.forget(maxSlowParts, maxSlowBody)
 	}
 	if batch || h.compression == nil || h.compression.SkipShort(header, length) {
