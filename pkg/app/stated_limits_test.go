@@ -127,7 +127,7 @@ var ofOperations = map[string][]string{
 	"response to a batch":                                                       {"eval.DefaultAnswerBytes MiB"},
 	"memory of such a response":                                                 {"eval.MaxBatchBuffer KiB"},
 	"memory of debug logs in flight":                                            {"budget.AnswerBytes MiB", "budget.LargeBytes KiB"},
-	"constraint in a debug log":                                                 {"entity.maxMessageEnd"},
+	"constraint, and reason, in a debug log":                                    {"entity.maxMessageEnd"},
 	"responses that are compressed at once":                                     {"web.maxCompressed"},
 	"response in the kernel of the server, beyond what it has sent":             {"web.maxUnsent KiB"},
 	"memory of an attachment in a response to an evaluation":                    {"eval.longEndBytes KiB"},

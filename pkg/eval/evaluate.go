@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
 
 // describe sets the fields that depend on the flag, which is nil if none was found. The result must
@@ -138,7 +140,7 @@ func (f *flag) logBytes() int {
 	if f == nil {
 		return 0
 	}
-	const fixed, perByte = 400, 4 // a message and its JSON, with escapes and spare capacity
+	const fixed, perByte = 400, 6 // a message, which may repeat a property of the constraint, and its JSON with spare capacity
 	n := 0
 	for i := range f.segments {
 		s := &f.segments[i]
@@ -167,7 +169,7 @@ func (s *segment) explain(context properties, isObject bool, bucket int) string 
 		c := &s.conditions[i]
 		switch holds, ok := c.holds(context); {
 		case !ok:
-			return fmt.Sprintf("no match: constraint %s cannot be evaluated: %s", c.text, c.reason(context))
+			return fmt.Sprintf("no match: constraint %s cannot be evaluated: %s", c.text, entity.Shorten(c.reason(context)))
 		case !holds:
 			return fmt.Sprintf("no match: constraint %s does not hold", c.text)
 		}
