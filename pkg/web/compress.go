@@ -125,7 +125,7 @@ func (w *yieldingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 func (w *yieldingWriter) Write(p []byte) (written int, err error) {
 	if !w.begun {
 		w.begun = true
-		if !w.slot.take() {
+		if compresses(w.ResponseWriter) && w.Header().Get("Content-Encoding") == "" && !w.slot.take() {
 			w.Header().Set(gzhttp.HeaderNoCompression, "1") // gzhttp removes it
 		}
 	}

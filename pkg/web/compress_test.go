@@ -102,9 +102,9 @@ func TestCompressedResponsesAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Repeat("0123456789", 1000)
-	get := func(writing func()) (encoding, body string) {
+	get := func(accepted string, writing func()) (encoding, body string) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
-		r.Header.Set("Accept-Encoding", "gzip")
+		r.Header.Set("Accept-Encoding", accepted)
 		rw := httptest.NewRecorder()
 		compression.Wrap(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(rw, want[:5000])
@@ -118,9 +118,12 @@ func TestCompressedResponsesAtOnce(t *testing.T) {
 	}
 	var nest func(n int)
 	nest = func(n int) {
-		encoding, body := get(func() {
-			if n < maxCompressed {
-				nest(n + 1)
+		encoding, body := get("gzip", func() {
+			if n == maxCompressed {
+				return
+			}
+			if encoding, body := get("br", func() { nest(n + 1) }); encoding != "" || body != want { // needs none of the slots
+				t.Errorf("a client that does not accept gzip: encoding %q, %d bytes", encoding, len(body))
 			}
 		})
 		if compressed := encoding == "gzip"; compressed != (n < maxCompressed) || !compressed && body != want {
@@ -128,7 +131,7 @@ func TestCompressedResponsesAtOnce(t *testing.T) {
 		}
 	}
 	nest(0)
-	if encoding, _ := get(func() {}); encoding != "gzip" {
+	if encoding, _ := get("gzip", func() {}); encoding != "gzip" {
 		t.Errorf("after them: encoding %q", encoding)
 	}
 }
