@@ -307,9 +307,9 @@ const unweighed = 2 << 10
 
 // Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of
 // 3 KB can be a list of a thousand objects, which takes as long as 100 KB of text. The values of a
-// body of at most 2 KiB do not count.
+// body of at most 2 KiB do not count, and those of one of more than LargeBytes need not be counted.
 func Weight(body string) int {
-	if len(body) <= unweighed {
+	if len(body) <= unweighed || len(body) > LargeBytes {
 		return len(body)
 	}
 	return len(body) + estimate(unsafe.Slice(unsafe.StringData(body), len(body)))*bytesPerValue // a copy would have up to 16 MiB

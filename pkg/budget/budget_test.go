@@ -256,3 +256,21 @@ func BenchmarkBody(b *testing.B) {
 		}
 	}
 }
+
+func TestWeight(t *testing.T) {
+	t.Parallel()
+	text, values := "x", "1,"
+	for name, c := range map[string]struct {
+		body     string
+		min, max int
+	}{
+		"short":                  {strings.Repeat(values, 1<<10), 2 << 10, 2 << 10},
+		"text":                   {strings.Repeat(text, budget.LargeBytes), budget.LargeBytes, budget.LargeBytes},
+		"many values":            {strings.Repeat(values, 2<<10), budget.LargeBytes + 1, 200 << 10},
+		"large, whatever it has": {strings.Repeat(values, budget.LargeBytes), 2 * budget.LargeBytes, 2 * budget.LargeBytes},
+	} {
+		if got := budget.Weight(c.body); got < c.min || got > c.max {
+			t.Errorf("%s: %d, want %d to %d", name, got, c.min, c.max)
+		}
+	}
+}
