@@ -64,6 +64,7 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 			return
 		}
 		answer := h.evaluated(r.Context(), request)
+		request = eval.Request{} // a client may read slowly
 		turn.End()
 		answer.WriteResponse(rw, producer)
 	})

@@ -2,16 +2,24 @@ package handler_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/flagr-datar/flagr-datar/integration_tests/golden"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
+	"github.com/flagr-datar/flagr-datar/pkg/handler"
+	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
+	evaluationapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/evaluation"
 )
 
 func TestGetAndPostEvaluateAlike(t *testing.T) {
@@ -139,6 +147,47 @@ func TestExportFilters(t *testing.T) {
 		}
 		if strings.Join(keys, " ") != want {
 			t.Errorf("%q exports %v, want %s", query, keys, want)
+		}
+	}
+}
+
+// writerFunc is a response to a client that takes its time.
+type writerFunc func()
+
+func (w writerFunc) Header() http.Header { return http.Header{} }
+func (w writerFunc) WriteHeader(int)     {}
+func (w writerFunc) Write(p []byte) (int, error) {
+	w()
+	return len(p), nil
+}
+
+// TestContextsAreReleasedBeforeTheResponse checks that nothing refers to the context of an
+// evaluation, which may be much longer than its text, while a client reads the response.
+func TestContextsAreReleasedBeforeTheResponse(t *testing.T) {
+	t.Parallel()
+	flags := noFlags{}
+	h := handler.New(handler.Options{Eval: eval.NewService(flags, nil, eval.Options{}), Snapshots: flags, Logger: slog.New(slog.DiscardHandler)})
+	for _, debug := range []bool{false, true} {
+		var value weak.Pointer[[]string]
+		respond := h.PostEvaluation(func() evaluationapi.PostEvaluationParams {
+			context := &[]string{"a context"}
+			value = weak.Make(context)
+			return evaluationapi.PostEvaluationParams{
+				HTTPRequest: httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil),
+				Body:        &models.EvalContext{EntityContext: map[string]any{"x": context}, EnableDebug: debug},
+			}
+		}())
+		written := false
+		respond.WriteResponse(writerFunc(func() {
+			written = true
+			runtime.GC()
+			if value.Value() != nil {
+				t.Errorf("debug %t: the context is kept", debug)
+			}
+		}), nil)
+		runtime.KeepAlive(respond) // as the generated code may
+		if !written {
+			t.Errorf("debug %t: nothing was written", debug)
 		}
 	}
 }
