@@ -94,7 +94,7 @@ func TestLongResponsesAreCompressed(t *testing.T) {
 }
 
 // TestCompressedResponsesAtOnce checks that a response beyond maxCompressed is sent as it is, and
-// that further ones are compressed once others are sent.
+// that further ones are compressed once others are sent or aborted.
 func TestCompressedResponsesAtOnce(t *testing.T) {
 	t.Parallel()
 	compression, err := NewGzip()
@@ -131,6 +131,12 @@ func TestCompressedResponsesAtOnce(t *testing.T) {
 		}
 	}
 	nest(0)
+	for range maxCompressed {
+		func() {
+			defer func() { _ = recover() }()
+			get("gzip", func() { panic(http.ErrAbortHandler) })
+		}()
+	}
 	if encoding, _ := get("gzip", func() {}); encoding != "gzip" {
 		t.Errorf("after them: encoding %q", encoding)
 	}
