@@ -591,6 +591,32 @@ func TestLongCases(t *testing.T) {
 	}
 }
 
+// TestBatchesReuseMemory measures what the median of batches allocates: far less than its decoded
+// entities. It is not parallel, because TotalAlloc includes all goroutines.
+func TestBatchesReuseMemory(t *testing.T) {
+	f := setup(t, []entity.Flag{benchmarkFlag()})
+	const entities, batches = 500, 40
+	body := `{"entities":[` + strings.Repeat(benchmarkEntity+",", entities-1) + benchmarkEntity + `],"flagKeys":["unknown"]}`
+	serve := func() {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		f.fast.ServeHTTP(discard{http.Header{}}, r)
+	}
+	serve()
+	allocated := make([]int, batches) // by each: the race detector drops a part of pooled memory
+	for i := range allocated {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		serve()
+		runtime.ReadMemStats(&after)
+		allocated[i] = int(after.TotalAlloc - before.TotalAlloc)
+	}
+	slices.Sort(allocated)
+	if median := allocated[batches/2]; median > 2*len(body) {
+		t.Errorf("a batch of %d bytes allocates %d bytes", len(body), median)
+	}
+}
+
 // TestMemoryOfBatchesThatAreNotPlain measures what is in memory while the API decodes the entities
 // again, which takes far more than their text. It is not parallel, because HeapAlloc includes all
 // goroutines.
