@@ -62,15 +62,37 @@ func (a *answer) sign(name string) {
 	a.digest = binary.BigEndian.Uint64(sum[:])
 }
 
+// parts returns the parts of the whole text, and their length.
+func (a *answer) parts() (parts [5]string, length int) {
+	parts = [5]string{a.text}
+	if given := a.given; given != nil {
+		parts = [5]string{given.before, given.value, given.between, a.text, given.after}
+	}
+	for _, part := range parts {
+		length += len(part)
+	}
+	return parts, length
+}
+
 // appendTo appends the whole text.
 func (a *answer) appendTo(b []byte) []byte {
-	if a.given == nil {
-		return append(b, a.text...)
+	parts, length := a.parts()
+	b = slices.Grow(b, length) // a value may have megabytes
+	for _, part := range parts {
+		b = append(b, part...)
 	}
-	given := a.given
-	b = slices.Grow(b, len(given.before)+len(given.value)+len(given.between)+len(a.text)+len(given.after)) // a value may have megabytes
-	b = append(append(append(b, given.before...), given.value...), given.between...)
-	return append(append(b, a.text...), given.after...)
+	return b
+}
+
+// writeTo writes the whole text without a copy.
+func (a *answer) writeTo(out io.Writer) error {
+	parts, _ := a.parts()
+	for _, part := range parts {
+		if err := eval.WriteParts(out, part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // of returns the answer for a result of the flag.

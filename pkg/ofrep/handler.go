@@ -234,15 +234,22 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 		return
 	}
 	defer held.Release()
-	m.answer = said.appendTo(appendName(m.answer[:0], key))
-	if len(m.answer) > budget.LargeBytes/2 { // thousands of clients may read it slowly
-		m.reader, m.result = fastpath.ContextReader{}, eval.Result{}
-	}
 	turn.End()
 	status := http.StatusOK
 	if said.failed {
 		status = http.StatusBadRequest
 	}
+	m.answer = appendName(m.answer[:0], key)
+	if _, length := said.parts(); length > budget.LargeBytes/2 { // thousands of clients may read it slowly
+		m.reader, m.result = fastpath.ContextReader{}, eval.Result{}
+		held.Release()
+		writeHead(rw, status, len(m.answer)+length)
+		if _, err := rw.Write(m.answer); err == nil { // fails only if the client disconnected
+			_ = said.writeTo(rw)
+		}
+		return
+	}
+	m.answer = said.appendTo(m.answer)
 	writeBody(rw, status, m.answer)
 }
 
@@ -315,13 +322,18 @@ func (h *Handler) writeProblem(rw http.ResponseWriter, key *string, p *problem) 
 	writeBody(rw, p.status, append(b, errorText(p.code, p.details, h.unknown)...))
 }
 
-func writeBody(rw http.ResponseWriter, status int, body []byte) {
+// writeHead writes everything before a JSON body of the given length.
+func writeHead(rw http.ResponseWriter, status, length int) {
 	rw.Header()["Content-Type"] = contentTypeJSON
-	if len(body) > knownLengthBytes {
-		rw.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if length > knownLengthBytes {
+		rw.Header().Set("Content-Length", strconv.Itoa(length))
 	}
 	if status != http.StatusOK {
 		rw.WriteHeader(status)
 	}
+}
+
+func writeBody(rw http.ResponseWriter, status int, body []byte) {
+	writeHead(rw, status, len(body))
 	_, _ = rw.Write(body) //nolint:gosec // JSON; the write fails only if the client disconnected
 }

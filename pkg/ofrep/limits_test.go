@@ -141,3 +141,43 @@ func TestSegmentsShareAnAttachment(t *testing.T) { //nolint:paralleltest // meas
 		}
 	}
 }
+
+// noCopies is a response that counts the longest part, and what other requests cannot use.
+type noCopies struct {
+	*httptest.ResponseRecorder
+	answers *budget.Memory
+	size    int64
+	longest int
+	held    bool
+}
+
+func (n *noCopies) Write(p []byte) (int, error) {
+	n.longest = max(n.longest, len(p))
+	if n.answers.Take(n.size) != nil {
+		n.held = true
+	} else {
+		n.answers.Release(n.size)
+	}
+	return n.ResponseRecorder.Write(p)
+}
+
+// TestALongValueIsNotCopied checks that a client that reads a value of 1 MB slowly holds neither a
+// copy of it nor memory of responses.
+func TestALongValueIsNotCopied(t *testing.T) {
+	t.Parallel()
+	const size = 10 << 20
+	text := strings.Repeat("x", 1<<20)
+	document := fmt.Sprintf(`{"Flags":[{"ID":42,"Key":"checkout","Enabled":true,"Segments":[{"ID":1,"RolloutPercent":100,"Distributions":[
+		{"VariantKey":"on","Percent":100}]}],"Variants":[{"ID":1,"Key":"on","Attachment":{"value":%q}}]}]}`, text)
+	answers := budget.NewMemory(size)
+	f := setup(t, document, time.Hour, ofrep.Options{Answers: answers})
+	rw := &noCopies{ResponseRecorder: httptest.NewRecorder(), answers: answers, size: size}
+	f.ServeHTTP(rw, httptest.NewRequestWithContext(t.Context(), http.MethodPost, flagPath+"checkout", strings.NewReader(`{"context":{"targetingKey":"a"}}`)))
+	body := rw.Body.Bytes()
+	if rw.Code != http.StatusOK || !json.Valid(body) || !strings.Contains(rw.Body.String(), text) || rw.Header().Get("Content-Length") != fmt.Sprint(len(body)) {
+		t.Errorf("%d, %d bytes, headers %v", rw.Code, len(body), rw.Header())
+	}
+	if rw.longest > 64<<10 || rw.held {
+		t.Errorf("%d bytes at once, memory is held: %t", rw.longest, rw.held)
+	}
+}
