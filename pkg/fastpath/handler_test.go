@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -1030,25 +1029,6 @@ func TestLogsReserveMemory(t *testing.T) {
 		if memory.Take(size) != nil {
 			t.Error("memory was not returned")
 		}
-	}
-}
-
-// TestBatchesReuseMemory measures what the process allocates, so it does not run beside others.
-func TestBatchesReuseMemory(t *testing.T) {
-	f := setup(t, []entity.Flag{benchmarkFlag()})
-	body := `{"flagKeys":["bench"],"entities":[` + strings.Repeat(benchmarkEntity+",", 499) + benchmarkEntity + `]}`
-	least := uint64(math.MaxUint64)
-	for range 50 { // a sync.Pool may drop some
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/evaluation/batch", strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/json")
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		f.fast.ServeHTTP(discard{http.Header{}}, r)
-		runtime.ReadMemStats(&after)
-		least = min(least, after.TotalAlloc-before.TotalAlloc)
-	}
-	if most := uint64(2 * len(body)); least > most { // the decoded body has four times its length
-		t.Errorf("%d bytes, want at most %d", least, most)
 	}
 }
 
