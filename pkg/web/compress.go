@@ -17,7 +17,7 @@ const minGzipBytes = 1400
 
 // maxCompressed is how many responses are compressed at the same time. Each takes about 700 KB
 // until its client has read it.
-const maxCompressed = 64
+const maxCompressed = 32
 
 // Gzip compresses responses of at least 1,400 bytes for clients that accept gzip, up to
 // maxCompressed at the same time. It compresses at the fastest level: a list of flags takes half
