@@ -10,30 +10,31 @@ import (
 // DecodeFlag decodes the JSON of a flag, for example of a snapshot. Values below 1,000 levels are
 // null.
 func DecodeFlag(text []byte) (*Flag, error) {
-	flag := &Flag{}
-	if r := (flagReader{text: string(text)}); r.readAll(flag) {
-		return flag, nil
-	}
-	flag = &Flag{}
-	if err := json.Unmarshal(Shallow(text), flag); err != nil {
-		return nil, err
-	}
-	return flag, nil
+	return decodeFlag(text, flagReader{text: string(text)})
 }
 
 // DecodeBareFlag is DecodeFlag without the attachments of variants, which may have megabytes. They
 // must be valid all the same. The flag has no parts of the text.
 func DecodeBareFlag(text []byte) (*Flag, error) {
+	flag, err := decodeFlag(text, flagReader{text: view(text), bare: true})
+	if err != nil {
+		return nil, err
+	}
+	for i := range flag.Variants {
+		flag.Variants[i].Attachment = ""
+	}
+	return flag, nil
+}
+
+// decodeFlag decodes the text with the reader, or with encoding/json if the reader fails.
+func decodeFlag(text []byte, r flagReader) (*Flag, error) {
 	flag := &Flag{}
-	if r := (flagReader{text: view(text), bare: true}); r.readAll(flag) {
+	if r.readAll(flag) {
 		return flag, nil
 	}
 	flag = &Flag{}
 	if err := json.Unmarshal(Shallow(text), flag); err != nil {
 		return nil, err
-	}
-	for i := range flag.Variants {
-		flag.Variants[i].Attachment = ""
 	}
 	return flag, nil
 }
