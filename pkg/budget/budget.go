@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 )
 
 // The sizes of the Memory that all requests of a server share.
@@ -308,11 +307,11 @@ const unweighed = 2 << 10
 // Weight is the approximate cost of decoding a body: its bytes, and what its values take. A body of
 // 3 KB can be a list of a thousand objects, which takes as long as 100 KB of text. The values of a
 // body of at most 2 KiB do not count, and those of one of more than LargeBytes need not be counted.
-func Weight(body string) int {
+func Weight[T string | []byte](body T) int {
 	if len(body) <= unweighed || len(body) > LargeBytes {
 		return len(body)
 	}
-	return len(body) + estimate(unsafe.Slice(unsafe.StringData(body), len(body)))*bytesPerValue // a copy would have up to 16 MiB
+	return len(body) + estimate([]byte(body))*bytesPerValue
 }
 
 // estimate returns at least as many values as counter.count: it also counts commas, colons and

@@ -176,7 +176,7 @@ func (h *Handler) serve(rw http.ResponseWriter, r *http.Request, batch bool) {
 			size += budget.LargeBytes
 		}
 	default:
-		size = budget.Weight(text)
+		size = budget.Weight(m.body)
 	}
 	turn, err := h.turns.TakeFor(r.Context(), size)
 	if err != nil { // the client disconnected, which logs and metrics show
@@ -355,7 +355,7 @@ func (h *Handler) reject(rw http.ResponseWriter, r *http.Request, err error, bat
 // textOf returns the bytes as a string without copying them. The string is valid until the bytes
 // change.
 func textOf(body []byte) string {
-	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of up to a megabyte
+	return unsafe.String(unsafe.SliceData(body), len(body)) // saves a copy of up to 16 MiB
 }
 
 // fallBack passes a request to the API after part of its body was read. The rest of the body, or

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"unsafe"
 
 	"github.com/go-openapi/runtime"
 
@@ -43,7 +42,7 @@ func (h *Handler) turnFor(ctx context.Context, length int, undone string) (*budg
 func inTurn(turns budget.Turns, decode runtime.ConsumerFunc) runtime.Consumer {
 	return runtime.ConsumerFunc(func(r io.Reader, into any) error {
 		body, err := io.ReadAll(r)
-		if budget.Weight(unsafe.String(unsafe.SliceData(body), len(body))) > budget.LargeBytes {
+		if budget.Weight(body) > budget.LargeBytes {
 			// Memory bounds the number of waiting bodies, so the wait is short.
 			if err := turns.Take(context.Background()); err != nil {
 				return err
