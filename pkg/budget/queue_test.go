@@ -211,9 +211,9 @@ func TestASlowBodyDoesNotKeepItsPart(t *testing.T) {
 	})
 }
 
-// TestNoBodyIsForgotten reads bodies in parallel that need ten times the memory together. None waits
-// a second, because each is read in far less. Bodies that begin together while memory is free may
-// be refused, but at once: they read again.
+// TestNoBodyIsForgotten reads bodies in parallel that need ten times the memory together. No body
+// waits a second, because each is read in far less. Bodies that begin together while memory is free
+// may be refused, but at once: they read again.
 func TestNoBodyIsForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
