@@ -102,6 +102,35 @@ func TestIdleServersAreHeard(t *testing.T) {
 	})
 }
 
+// TestARecordThatIsLateIsFollowed has a clock that jumps while a flush is made, to the time of the
+// next flush. The record of the first has that time, too, but not all that happened until then.
+func TestARecordThatIsLateIsFollowed(t *testing.T) {
+	t.Parallel()
+	store, jumps, later := &faultyStore{}, false, noon.Add(time.Hour)
+	now := noon
+	e, err := datar.New(datar.Options{Store: store, Server: datar.ServerOptions{Name: "a"}, Now: func() time.Time {
+		at := now
+		if jumps { // at the start of the first flush
+			now = later
+		}
+		return at
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Crash)
+	jumps = true
+	for i, want := range []time.Time{noon, later} {
+		if err := e.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		records, err := store.Servers(t.Context())
+		if err != nil || len(records) != 1 || !records[0].At.Equal(later) || !records[0].LastFlush.Equal(want) {
+			t.Errorf("after %d flushes: %+v, %v; want a record of %s, flushed at %s", i+1, records, err, later, want)
+		}
+	}
+}
+
 // TestFleetHasWhatAnAdoptingRunStored kills a server twice: with a batch in its journal, and just
 // after the next run has sent that batch.
 func TestFleetHasWhatAnAdoptingRunStored(t *testing.T) {

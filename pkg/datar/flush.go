@@ -166,7 +166,7 @@ func (e *Engine) flushArena(ctx context.Context, a *arena, started time.Time, af
 				e.mu.stored += evaluations - refused
 				e.drops.add(DropRefused, refused, started)
 			})
-			e.reportedBy(p.batch)
+			e.reportedBy(p.batch, started)
 			limit = min(2*limit, e.maxRows)
 		case !errors.Is(err, ErrRefused):
 			return fmt.Errorf("store %d counts: %w", rows, err)

@@ -49,7 +49,8 @@ type reporter struct {
 	pending  *report
 	// limit is the maximum number of unknown keys in the next batch.
 	limit int
-	// reported is the time of the newest record in the store.
+	// reported is when the newest record in the store began to be true: its time, or the start of
+	// the flush that stored it if that is earlier.
 	reported time.Time
 	// ended: records are marked as the last one from now on; told: the store has such a record.
 	ended, told bool
@@ -175,7 +176,7 @@ func (e *Engine) report(ctx context.Context, started time.Time) error {
 		switch {
 		case err == nil:
 			e.unknown.settle(r.pending.readings)
-			e.reportedBy(r.pending.batch)
+			e.reportedBy(r.pending.batch, started)
 			r.limit = min(2*r.limit, unknownPerBatch)
 		case !errors.Is(err, ErrRefused):
 			if rows == 0 {
@@ -215,9 +216,9 @@ func (e *Engine) isRecordDue(started time.Time) bool {
 	return started.Sub(e.flushing.reporter.reported) >= e.options.FlushInterval*3/4
 }
 
-// reportedBy records that the store has a batch.
-func (e *Engine) reportedBy(b Batch) {
+// reportedBy records that the store has a batch, sent by a flush that started at the given time.
+func (e *Engine) reportedBy(b Batch, started time.Time) {
 	if b.Server != nil {
-		e.flushing.reporter.reported, e.flushing.reporter.told = b.Server.At, b.Server.Ended
+		e.flushing.reporter.reported, e.flushing.reporter.told = earliest(b.Server.At, started), b.Server.Ended
 	}
 }
