@@ -6,12 +6,15 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
 	// packedFrom is the length from which a response is stored compressed: a thousand results for
-	// rows of three bytes each would take a hundred times the size of the request.
+	// rows of three bytes each would take a hundred times the size of the request. Shorter
+	// responses are compressed if they have other characters than ASCII.
 	packedFrom = 1 << 10
 	// packedPrefix marks a compressed response. JSON does not begin with it.
 	packedPrefix = "gzip:"
@@ -19,9 +22,11 @@ const (
 	maxAnswer = 4 << 20
 )
 
-// packed returns a response in the form of a receipt, as a short string.
+// packed returns a response in the form of a receipt, as a short string. It has only ASCII
+// characters, because messages repeat what clients send, and the column of a database may not hold
+// all characters.
 func packed(answer []byte) string {
-	if len(answer) < packedFrom {
+	if len(answer) < packedFrom && !slices.ContainsFunc(answer, func(b byte) bool { return b >= utf8.RuneSelf }) {
 		return string(answer)
 	}
 	var b bytes.Buffer

@@ -2,7 +2,9 @@ package ingest
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
+	"unicode"
 )
 
 func TestReceiptsAreNotLargerThanWhatWasSent(t *testing.T) {
@@ -25,6 +27,11 @@ func TestReceiptsAreNotLargerThanWhatWasSent(t *testing.T) {
 		if err != nil || !json.Valid(got) || text == kept && string(got) != string(answer) {
 			t.Errorf("%.40s: error %v, %.40s", text, err, got)
 		}
+	}
+	const other = `{"errors":[{"message":"there is no flag \"👍\""}]}`
+	kept = packed([]byte(other))
+	if got, err := unpacked(kept); err != nil || string(got) != other || strings.ContainsFunc(kept, func(r rune) bool { return r > unicode.MaxASCII }) {
+		t.Errorf("%s is kept as %s, and read as %s, error %v", other, kept, got, err)
 	}
 	if _, err := unpacked("gzip:???"); err == nil {
 		t.Error("damage is not noticed")
