@@ -239,10 +239,7 @@ func (b *bounded[T]) UnmarshalJSON(data []byte) error {
 	*b = bounded[T]{}
 	for decoder.More() {
 		var row *T
-		if err := decoder.Decode(&row); err != nil {
-			if wrong, ok := stderrors.AsType[*json.UnmarshalTypeError](err); ok { // flagEvaluations rows decode themselves
-				return fmt.Errorf("unknown: row %d: %q is a JSON %s, want rows that are objects", len(*b), wrong.Field, wrong.Value)
-			}
+		if err := decoder.Decode(&row); err != nil { // never about types: rows decode themselves
 			return fmt.Errorf("row %d: %w", len(*b), err)
 		}
 		if err := b.add(row); err != nil {

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
@@ -356,5 +358,27 @@ func TestRowsOfTheWrongTypeCostThemselves(t *testing.T) {
 				t.Errorf("%s: %s: %d %s, want BAD_ROW for row 0 alone, and the other row counted", name, bad, got.status, got.raw)
 			}
 		}
+	}
+}
+
+// TestUnknownOfTheWrongTypeCostsItself sends wrong rows of unknown keys together with valid ones.
+func TestUnknownOfTheWrongTypeCostsItself(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	booleanFlag(t, s, "busy", true)
+	now := time.Now().UnixMilli()
+	row := func(count string) string {
+		return fmt.Sprintf(`{"asked":"chekout","first":%d,"last":%d,"count":%s}`, now, now, count)
+	}
+	unknown := []string{`5`, `"row"`, `null`, `{"asked":5,"count":1}`, row(`"7"`), row(`1.5`), row(`1e400`), row(`3.0`), row(`1`)}
+	body := `{"flagEvaluations":[` + countsRow("busy", 3) + `],"unknown":[` + strings.Join(unknown, ",") + `]}`
+	got := post(t, s, ingestPath, body, map[string]string{"Idempotency-Key": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff:1"})
+	if got.status != http.StatusOK || !strings.Contains(got.raw, `"acceptedCount":3`) {
+		t.Errorf("%d %s, want the counts to be stored", got.status, got.raw)
+	}
+	answer := must(t, s, http.MethodGet, "/datar/unknown", nil)
+	keys, _ := answer["unknown"].([]any)
+	if len(keys) != 1 || keys[0].(object)["asked"] != "chekout" || keys[0].(object)["count"] != 4. {
+		t.Errorf("unknown keys are %v, want chekout 4 times", keys)
 	}
 }

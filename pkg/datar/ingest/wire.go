@@ -156,6 +156,25 @@ type Unknown struct {
 	Count int64 `json:"count"`
 }
 
+// UnmarshalJSON implements json.Unmarshaler. A row with a member of the wrong type becomes the zero
+// row, which is not counted, so that it affects no other row. Whole numbers may be written with a
+// fraction, as in 3.0.
+func (u *Unknown) UnmarshalJSON(data []byte) error {
+	var row struct {
+		Asked string      `json:"asked"`
+		First wholeNumber `json:"first"`
+		Last  wholeNumber `json:"last"`
+		Count wholeNumber `json:"count"`
+	}
+	err := json.Unmarshal(data, &row)
+	*u = Unknown{Asked: row.Asked, First: int64(row.First), Last: int64(row.Last), Count: int64(row.Count)}
+	if _, wrong := errors.AsType[*json.UnmarshalTypeError](err); wrong {
+		*u = Unknown{}
+		return nil
+	}
+	return err
+}
+
 // Sender is the record of an edge server on the wire: the member sender in the body of POST
 // /datar/evaluations. Times and the flush interval are in milliseconds, times since 1970.
 type Sender struct {
