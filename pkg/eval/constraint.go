@@ -56,7 +56,23 @@ type condition struct {
 // does not accept the type of its operand. As in Flagr, only constraints that do not parse are
 // rejected when they are stored.
 func CheckConstraint(c *entity.Constraint) error {
-	return compileConstraint(c, &patterns{maxPatterns, newSharedPatterns()}).err
+	return compileConstraint(c, &patterns{left: maxPatterns}).err
+}
+
+// FlagWarnings returns the first warnings about constraints of a flag, up to a number. Each begins
+// with the position of the constraint.
+func FlagWarnings(f *entity.Flag, most int) (warnings []string) {
+	for i := range f.Segments {
+		for j := range f.Segments[i].Constraints {
+			for _, warning := range Warnings(&f.Segments[i].Constraints[j]) {
+				if len(warnings) == most {
+					return warnings
+				}
+				warnings = append(warnings, fmt.Sprintf("segments[%d].constraints[%d]: %s", i, j, warning))
+			}
+		}
+	}
+	return warnings
 }
 
 // Warnings reports what is doubtful in a constraint that can be stored: see CheckConstraint. It
@@ -261,12 +277,18 @@ func (c *compiler) pattern(source string) (*regexp.Regexp, int) {
 		c.fault("pattern is not used: the patterns of all flags have more than %d instructions", maxPatterns)
 		return nil, 0
 	}
-	compiled, err := c.patterns.shared.compile(source, size)
+	var compiled *regexp.Regexp
+	if err == nil && c.patterns.shared != nil {
+		compiled, err = c.patterns.shared.compile(source, size)
+	}
 	if err != nil {
 		c.fault("pattern cannot be used, so that the comparison never holds: %s", err)
 		return nil, 0
 	}
 	c.patterns.left -= size
+	if compiled == nil {
+		return nil, size
+	}
 	if _, literal := compiled.LiteralPrefix(); literal {
 		size = 1 // compares only a string
 	}

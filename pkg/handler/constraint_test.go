@@ -1,8 +1,11 @@
 package handler_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +32,52 @@ func TestConstraintWarnings(t *testing.T) {
 			s.ServeHTTP(w, r)
 			if got := w.Header().Get("Warning"); w.Code != http.StatusOK || got != test.want {
 				t.Errorf("%s %s: %d %s, warning %s, want %s", method, test.body, w.Code, w.Body, got, test.want)
+			}
+		}
+	}
+}
+
+// TestDefinitionWarnings saves the same constraints as parts of a definition.
+func TestDefinitionWarnings(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	must(t, s, http.MethodPost, "/flags", object{"description": "d", "key": "k"})
+	constraint := func(operator, value string) object {
+		return object{"property": "p", "operator": operator, "value": value}
+	}
+	many := make([]object, 20)
+	for i := range many {
+		many[i] = constraint("LT", `"a"`)
+	}
+	for name, c := range map[string]struct {
+		constraints []object
+		want        []string
+	}{
+		"none": {[]object{constraint("LT", "5"), constraint("EREG", `"a.c"`)}, nil},
+		"doubtful": {[]object{constraint("EQ", "1"), constraint("EREG", `"["`), constraint("GTE", `"b"`), constraint("NEREG", `"a b"`)}, []string{
+			`segments[0].constraints[1]: pattern cannot be used`, `segments[0].constraints[2]: operator >= does not take a string`,
+			`segments[0].constraints[3]: white space in a pattern is skipped`,
+		}},
+		"many": {many, slices.Repeat([]string{"operator < does not take a string"}, 10)},
+	} {
+		d := must(t, s, http.MethodGet, "/flags/1/definition", nil)
+		d["segments"] = []object{{"description": "s", "rolloutPercent": 100, "constraints": c.constraints}}
+		body, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/api/v1/flags/1/definition", bytes.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		got := w.Header().Values("Warning")
+		if w.Code != http.StatusOK || len(got) != len(c.want) {
+			t.Errorf("%s: %d %s, warnings %q", name, w.Code, w.Body, got)
+			continue
+		}
+		for i, want := range c.want {
+			if !strings.Contains(got[i], want) {
+				t.Errorf("%s: warning is %s, want %s", name, got[i], want)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/go-openapi/runtime/middleware"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/swagger_gen/models"
 	flagapi "github.com/flagr-datar/flagr-datar/swagger_gen/restapi/operations/flag"
 )
@@ -22,7 +23,11 @@ func (h *Handler) GetFlagDefinition(p flagapi.GetFlagDefinitionParams) middlewar
 	return flagapi.NewGetFlagDefinitionOK().WithPayload(definitionModel(f))
 }
 
-// PutFlagDefinition saves a flag with all its parts at once.
+// maxDefinitionWarnings limits the warnings in a response, which are headers of up to 1 KB each.
+const maxDefinitionWarnings = 10
+
+// PutFlagDefinition saves a flag with all its parts at once. It names doubtful constraints in
+// Warning headers.
 func (h *Handler) PutFlagDefinition(p flagapi.PutFlagDefinitionParams) middleware.Responder {
 	d, err := h.definitionOf(p.HTTPRequest.Context(), p.Body)
 	if err != nil {
@@ -36,7 +41,7 @@ func (h *Handler) PutFlagDefinition(p flagapi.PutFlagDefinitionParams) middlewar
 	case err != nil:
 		return h.fail(p.HTTPRequest, err)
 	}
-	return flagapi.NewPutFlagDefinitionOK().WithPayload(definitionModel(f))
+	return withWarnings(flagapi.NewPutFlagDefinitionOK().WithPayload(definitionModel(f)), eval.FlagWarnings(f, maxDefinitionWarnings))
 }
 
 func conflictModel(e *entity.ConflictError) *models.FlagDefinitionConflict {
