@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/go-openapi/errors"
 	"github.com/go-openapi/runtime"
@@ -138,6 +139,9 @@ func serveError(rw http.ResponseWriter, r *http.Request, err error) {
 	}
 	if method, ok := stderrors.AsType[*errors.MethodNotAllowedError](err); ok {
 		err = errors.MethodNotAllowed(r.Method, slices.Sorted(slices.Values(method.Allowed))) // go-openapi lists them in any order
+	}
+	if kind := r.Header.Get(runtime.HeaderContentType); strings.Contains(kind, "*") && strings.Contains(err.Error(), "no consumer registered") {
+		err = errors.InvalidContentType(kind, []string{runtime.JSONMime}) // go-openapi has 500 for a range of types
 	}
 	if parse, ok := stderrors.AsType[*errors.ParseError](err); ok {
 		switch {

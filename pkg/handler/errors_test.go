@@ -257,6 +257,20 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestRangesOfTypes sends bodies with types that only a client that accepts responses may name.
+func TestRangesOfTypes(t *testing.T) {
+	t.Parallel()
+	s := setup(t, ingesting)
+	for _, path := range []string{"/api/v1/flags", "/api/v1/evaluation", "/api/v1/evaluation/batch", "/api/v1/exposures", ingestPath, "/api/v2/flagevaluation"} {
+		for _, kind := range []string{"*/*", "application/*"} {
+			got := post(t, s, path, "{}", map[string]string{"Content-Type": kind})
+			if got.status != http.StatusUnsupportedMediaType || !strings.Contains(got.raw, kind) {
+				t.Errorf("%s with %s: %d %s", path, kind, got.status, got.raw)
+			}
+		}
+	}
+}
+
 func TestABodyTooLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
