@@ -15,8 +15,8 @@ const headerPrefix = "@http_"
 // InjectedContext configures what the server adds to the context of an evaluation. The zero value
 // adds the time.
 type InjectedContext struct {
-	// Headers are names of request headers. HeaderPrefixes are prefixes of such names. Both ignore
-	// case. Host is one of the headers.
+	// Headers are names of request headers. HeaderPrefixes are prefixes of such names, of which the
+	// rest has no underscore. Both ignore case. Host is one of the headers.
 	Headers, HeaderPrefixes []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -63,7 +63,8 @@ func (c *InjectedContext) wants(header string) bool {
 		}
 	}
 	for _, prefix := range c.HeaderPrefixes {
-		if len(prefix) <= len(header) && strings.EqualFold(prefix, header[:len(prefix)]) {
+		if len(prefix) <= len(header) && strings.EqualFold(prefix, header[:len(prefix)]) &&
+			!strings.Contains(header[len(prefix):], "_") { // X-Geo_City would have the property of X-Geo-City, which a proxy sets
 			return true
 		}
 	}

@@ -20,6 +20,8 @@ func TestInjectedProperties(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "http://flags.example.com/", nil)
 	r.Header.Set("X-Country", "FR")
 	r.Header.Set("X-Geo-City", "Nice")
+	r.Header.Set("X-Geo_City", "sent by the client to be @http_x_geo_city")
+	r.Header.Set("Q_id", "7")
 	r.Header.Add("Accept-Language", "fr")
 	r.Header.Add("Accept-Language", "en")
 	r.Header.Set("Authorization", "Bearer abc")
@@ -31,6 +33,7 @@ func TestInjectedProperties(t *testing.T) {
 		{"the time alone", nil, nil, nil},
 		{"headers in any case", []string{"x-country", "ACCEPT-LANGUAGE"}, nil, map[string]any{"@http_x_country": "FR", "@http_accept_language": "fr, en"}},
 		{"a prefix in any case", nil, []string{"x-G"}, map[string]any{"@http_x_geo_city": "Nice"}},
+		{"underscores by name, and in the prefix", []string{"Q_Id"}, []string{"Q_"}, map[string]any{"@http_q_id": "7"}},
 		{"the host by name", []string{"host"}, nil, map[string]any{"@http_host": "flags.example.com"}},
 		{"the host by prefix", nil, []string{"ho"}, map[string]any{"@http_host": "flags.example.com"}},
 		{"both, and one that is not there", []string{"X-Country", "X-Missing"}, []string{"X-"}, map[string]any{"@http_x_country": "FR", "@http_x_geo_city": "Nice"}},
