@@ -37,8 +37,13 @@ func has(suffixes []string, p string) bool {
 	return false
 }
 
-// fromElsewhere reports whether the page that sends a request is of another origin.
+// fromElsewhere reports whether the page that sends a request is of another origin. Pages cannot
+// set Sec-Fetch-Site, which is right also behind a proxy that does not pass on the host of the
+// page.
 func fromElsewhere(r *http.Request) bool {
+	if r.Header.Get("Sec-Fetch-Site") == "same-origin" {
+		return false
+	}
 	origin, err := url.Parse(r.Header.Get("Origin"))
 	return err != nil || origin.Host != r.Host
 }
