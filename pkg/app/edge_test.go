@@ -192,6 +192,9 @@ func TestCORS(t *testing.T) {
 			if got := rw.Header().Get("Access-Control-Allow-Origin"); got != tc.want || rw.Code != http.StatusNoContent {
 				t.Errorf("preflight: %d, %q, want %q", rw.Code, got, tc.want)
 			}
+			if got := rw.Header().Get("X-Content-Type-Options"); got != "nosniff" {
+				t.Errorf("preflight: X-Content-Type-Options is %q", got)
+			}
 			if got := rw.Header().Get("Access-Control-Max-Age"); tc.want != "" && got != "600" {
 				t.Errorf("preflight may be kept for %q", got)
 			}

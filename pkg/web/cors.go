@@ -27,6 +27,7 @@ func CORS(o config.CORS, below CORSBelow, next http.Handler) http.Handler {
 	o.ExposedHeaders = slices.Concat(o.ExposedHeaders, below.ExposedHeaders)
 	these := newCORS(o, next)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header()["X-Content-Type-Options"] = noSniff // preflight requests do not get to Protect
 		if strings.HasPrefix(r.URL.Path, below.Path) {
 			these.ServeHTTP(rw, r)
 			return

@@ -161,8 +161,12 @@ var errHeaders = errors.New("the headers of the request are beyond a limit")
 // response.
 func (c *headerConn) refuse(status int, message string) error {
 	_ = c.SetDeadline(time.Now().Add(refusalTime))
-	_, err := fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{\"message\":%q}\n",
-		status, http.StatusText(status), message)
+	retry := ""
+	if status == http.StatusServiceUnavailable {
+		retry = "Retry-After: 1\r\n"
+	}
+	_, err := fmt.Fprintf(c, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n%sConnection: close\r\n\r\n{\"message\":%q}\n",
+		status, http.StatusText(status), retry, message)
 	if err == nil && c.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, &c.lazyConn, MaxHeaderBytes)
 	}

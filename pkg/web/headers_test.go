@@ -67,6 +67,9 @@ func answer(t *testing.T, r *bufio.Reader) (status int, body string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if response.StatusCode == http.StatusServiceUnavailable && response.Header.Get("Retry-After") == "" {
+		t.Error("503 without Retry-After")
+	}
 	return response.StatusCode, string(text)
 }
 
