@@ -403,6 +403,20 @@ func TestCreateDuplicateDeleteRestore(t *testing.T) {
 		t.Error("a refused key loses what was typed, or does not say why")
 	}
 	post("/ui/new", url.Values{"kind": {"blank"}}, 400, "")
+	made, err := f.CreateFlag(t.Context(), "", "deleted-key", "d", false)
+	if err != nil || f.DeleteFlag(t.Context(), "", int64(made.ID)) != nil {
+		t.Fatal("no deleted flag", err)
+	}
+	gone := fmt.Sprintf("Deleted flag %d has this key. Restore it from “Deleted flags”, or choose another key.", made.ID)
+	for target, v := range map[string]url.Values{"/ui/new": {"key": {"deleted-key"}}, "/ui/flags/1/duplicate": {"key": {"deleted-key"}}} {
+		if a := post(target, v, 400, ""); !strings.Contains(text(a.root), gone) {
+			t.Errorf("%s does not name the deleted flag: %s", target, text(a.root))
+		}
+	}
+	if a := f.ask(t, http.MethodGet, "/ui/key?key=deleted-key", nil); !strings.Contains(text(a.root), gone) {
+		t.Errorf("the hint is %s", text(a.root))
+	}
+	delete(f.flags, made.ID)
 	post("/ui/flags/1/duplicate", url.Values{"key": {"copy"}, "description": {"d"}}, 303, "../")
 	question := f.ask(t, http.MethodGet, "/ui/flags/1/delete", nil)
 	if !strings.Contains(text(question.root), "2 segments, 2 variants and 2 tags are deleted with it") || f.flags[1].DeletedAt.Valid {

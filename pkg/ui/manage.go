@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
@@ -78,7 +79,7 @@ func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
 		return fail(u.text.plain("new.err.empty"))
 	}
 	f, err := u.o.Store.CreateFlag(r.Context(), u.o.Actor(r), d.Key, d.Description, boolean)
-	if message, ok := u.formError(err); ok {
+	if message, ok := u.formError(r.Context(), d.Key, err); ok {
 		return fail(message)
 	}
 	if err != nil {
@@ -88,16 +89,36 @@ func (u *UI) createFlag(rw http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// formError returns the message of an error that the user can correct.
-func (u *UI) formError(err error) (string, bool) {
+// formError returns the message of an error that the user can correct. The key is the one of the
+// form.
+func (u *UI) formError(ctx context.Context, key string, err error) (string, bool) {
 	switch {
 	case errors.Is(err, entity.ErrDuplicateKey):
-		return u.text.plain("edit.err.taken"), true
+		return u.taken(ctx, key), true
 	case errors.Is(err, entity.ErrInvalid):
 		return u.text.problem(err), true
 	default:
 		return "", false
 	}
+}
+
+// taken returns the message about a key that another flag has. It names the flag if it is deleted,
+// because lists do not show it.
+func (u *UI) taken(ctx context.Context, key string) string {
+	if id := u.deletedWith(ctx, key); id != 0 {
+		return u.text.plain("edit.err.deleted", "id", id)
+	}
+	return u.text.plain("edit.err.taken")
+}
+
+// deletedWith returns the ID of the deleted flag with a key. It is 0 if there is none, and if the
+// database does not answer.
+func (u *UI) deletedWith(ctx context.Context, key string) uint {
+	found, err := u.o.Store.DeletedAmong(ctx, []string{key}, nil)
+	if err != nil || len(found) == 0 {
+		return 0
+	}
+	return found[0].ID
 }
 
 // keyHint reports whether a key can be used.
@@ -114,6 +135,8 @@ func (u *UI) checkKey(rw http.ResponseWriter, r *http.Request) error {
 		d = keyHint{Class: "bad", Text: u.text.say("new.key.wrong")}
 	} else if f := u.o.Snapshots.Snapshot().Flag(0, key); f != nil && f.Key == key {
 		d = keyHint{Class: "bad", Text: u.text.say("edit.err.taken")}
+	} else if id := u.deletedWith(r.Context(), key); id != 0 {
+		d = keyHint{Class: "bad", Text: u.text.say("edit.err.deleted", "id", id)}
 	} else {
 		d.Asked = u.askedTimes(r, key)
 	}
@@ -156,7 +179,7 @@ func (u *UI) duplicate(rw http.ResponseWriter, r *http.Request) error {
 	}
 	d := duplicateData{ID: f.ID, OldKey: f.Key, Key: strings.TrimSpace(r.PostForm.Get("key")), Description: strings.TrimSpace(r.PostForm.Get("description"))}
 	made, err := u.o.Store.DuplicateFlag(r.Context(), u.o.Actor(r), int64(f.ID), d.Key, d.Description)
-	if message, ok := u.formError(err); ok {
+	if message, ok := u.formError(r.Context(), d.Key, err); ok {
 		d.Error = message
 		p := u.page(r, "flags", u.text.plain("duplicate.title", "key", f.Key))
 		p.Data = &d

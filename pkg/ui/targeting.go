@@ -772,7 +772,7 @@ func (u *UI) save(rw http.ResponseWriter, r *http.Request, f *entity.Flag, typed
 		forgetGone(&mine, conflict.Current)
 		d.Conflict.Hidden = mine.values()
 	case errors.Is(err, entity.ErrDuplicateKey):
-		d.Errors["key"] = u.text.plain("edit.err.taken")
+		d.Errors["key"] = u.taken(r.Context(), typed.Key)
 		d.Summary = append(d.Summary, fieldError{"key", d.Errors["key"]})
 	case errors.Is(err, entity.ErrInvalid), errors.Is(err, entity.ErrNotFound):
 		if len(d.Summary) == 0 {

@@ -48,7 +48,9 @@ func (m *memory) Snapshot() *eval.Snapshot {
 	defer m.mu.Unlock()
 	var all []entity.Flag
 	for _, f := range m.flags {
-		all = append(all, *f)
+		if !f.DeletedAt.Valid {
+			all = append(all, *f)
+		}
 	}
 	return eval.Compile(all)
 }
