@@ -184,6 +184,7 @@ var ofOperations = map[string][]string{
 	"records queued for a broker, for each of kafka, kinesis and pubsub": {"FLAGR_RECORDER_QUEUE_RECORDS", "FLAGR_RECORDER_QUEUE_BYTES MiB"},
 	"Datar's counters that are not stored yet":                           {"datar.DefaultMaxKeys"},
 	"keys of unknown flags":                                              {"datar.maxUnknown"},
+	"response to a batch of counts, as it is stored for repetitions":     {"datar/ingest.packedFrom KiB"},
 	"evaluations queued for an explanation":                              {"insight.sampleQueue", "eval.maxSampledContext KiB"},
 	"live tails":                                                         {"insight.TailListeners", "insight.tailQueue", "insight.maxTailEntity"},
 }
