@@ -59,12 +59,13 @@ func CheckConstraint(c *entity.Constraint) error {
 	return compileConstraint(c, &patterns{left: maxPatterns}).err
 }
 
-// FlagWarnings returns the first warnings about constraints of a flag, up to a number. Each begins
-// with the position of the constraint.
-func FlagWarnings(f *entity.Flag, most int) (warnings []string) {
-	for i := range f.Segments {
-		for j := range f.Segments[i].Constraints {
-			for _, warning := range Warnings(&f.Segments[i].Constraints[j]) {
+// DefinitionWarnings returns the first warnings about constraints of a definition, up to a number.
+// Each begins with the position of the constraint.
+func DefinitionWarnings(d *entity.Definition, most int) (warnings []string) {
+	for i := range d.Segments {
+		for j := range d.Segments[i].Constraints {
+			c := &d.Segments[i].Constraints[j]
+			for _, warning := range Warnings(&entity.Constraint{Property: c.Property, Operator: c.Operator, Value: c.Value}) {
 				if len(warnings) == most {
 					return warnings
 				}

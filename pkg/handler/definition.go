@@ -41,7 +41,7 @@ func (h *Handler) PutFlagDefinition(p flagapi.PutFlagDefinitionParams) middlewar
 	case err != nil:
 		return h.fail(p.HTTPRequest, err)
 	}
-	return withWarnings(flagapi.NewPutFlagDefinitionOK().WithPayload(definitionModel(f)), eval.FlagWarnings(f, maxDefinitionWarnings))
+	return withWarnings(flagapi.NewPutFlagDefinitionOK().WithPayload(definitionModel(f)), eval.DefinitionWarnings(&d, maxDefinitionWarnings))
 }
 
 func conflictModel(e *entity.ConflictError) *models.FlagDefinitionConflict {

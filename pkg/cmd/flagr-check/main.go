@@ -13,9 +13,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
+	"github.com/flagr-datar/flagr-datar/pkg/eval"
 	"github.com/flagr-datar/flagr-datar/pkg/evalcache"
 )
 
@@ -111,7 +113,11 @@ func checkDefinition(body []byte, out io.Writer) int {
 		say(out, "not valid: %s\n", counted(len(problems), "error"))
 		return exitInvalid
 	}
-	say(out, "valid: a definition made from snapshot %d\n", d.SnapshotID)
+	warnings := eval.DefinitionWarnings(&d, math.MaxInt)
+	for _, warning := range warnings {
+		say(out, "%s: %s\n", evalcache.SeverityWarning, warning)
+	}
+	say(out, "valid: a definition made from snapshot %d, %s\n", d.SnapshotID, counted(len(warnings), "warning"))
 	return exitValid
 }
 

@@ -71,10 +71,12 @@ func TestTheBuiltCommand(t *testing.T) {
 		{"no file", []string{filepath.Join(folder, "missing.json")}, "", 1, is(""), all("flagr-check: open ", "missing.json")},
 		{"a folder", []string{folder}, "", 1, is(""), all("flagr-check: read ")},
 		{"definition", []string{"-definition", "-"}, `{"snapshotID":7,"variants":[{"key":"a"}],"segments":[{"rolloutPercent":50,"distributions":[{"variantKey":"a","percent":100}]}]}`,
-			0, is("valid: a definition made from snapshot 7\n"), is("")},
+			0, is("valid: a definition made from snapshot 7, 0 warnings\n"), is("")},
 		{"wrong definition", []string{"-definition", "-"}, `{"snapshotID":7,"variants":[],"segments":[{"rolloutPercent":101,"distributions":[{"variantKey":"a","percent":99}]}]}`, 1, all(
 			"segments[0].rolloutPercent: ", `segments[0].distributions[0].variantKey: no variant has the key "a"`, "add up to 99", "\nnot valid: 3 errors\n"), is("")},
-		{"definition with a byte order mark", []string{"-definition", "-"}, "\xef\xbb\xbf" + `{"snapshotID":7}`, 0, is("valid: a definition made from snapshot 7\n"), is("")},
+		{"definition with a byte order mark", []string{"-definition", "-"}, "\xef\xbb\xbf" + `{"snapshotID":7}`, 0, is("valid: a definition made from snapshot 7, 0 warnings\n"), is("")},
+		{"doubtful definition", []string{"-definition", "-"}, `{"snapshotID":7,"segments":[{"constraints":[{"property":"p","operator":"LT","value":"\"b\""}]}]}`, 0, all(
+			"warning: segments[0].constraints[0]: operator < does not take a string", "valid: a definition made from snapshot 7, 1 warning\n"), is("")},
 		{"definition of no snapshot", []string{"-definition", "-"}, `{"key":"k"}`, 1, all("error: snapshotID is missing", "not valid: 1 error"), is("")},
 		{"definition with a misspelled field", []string{"-definition", "-"}, `{"snapshotID":7,"rollout":3}`, 1, all(`unknown field "rollout"`), is("")},
 		{"no argument", nil, "", 2, is(""), usageText},
