@@ -170,7 +170,7 @@ func TestGzip(t *testing.T) {
 
 func TestCORS(t *testing.T) {
 	t.Parallel()
-	preflight := []string{"Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization,content-type"}
+	preflight := []string{"Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization,content-type,idempotency-key,traceparent"}
 	for _, tc := range []struct {
 		name, origins, origin string
 		want                  string
