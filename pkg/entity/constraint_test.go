@@ -119,6 +119,11 @@ func TestLongConstraints(t *testing.T) {
 		"some Unicode classes":   {"EREG", `"` + strings.Repeat(`\pL`, 300) + `"`, ""},
 		"classes without case":   {"EREG", `"(?s-i)(?mi:` + strings.Repeat(`[B-\x{1e942}]`, 100) + `)"`, "at most 32768 instructions"},
 		"classes with case":      {"EREG", `"(?s-m)` + strings.Repeat(`[B-\x{1e942}]`, 100) + `"`, ""},
+		"ranges without case":    {"EREG", `"(?i)[` + strings.Repeat(`b-\x{1e942}`, 2_900) + `]"`, "at most 32768 instructions"},
+		"ranges in a class":      {"EREG", `"(?i:a[]` + strings.Repeat(`가-힣`, 100) + `])"`, "at most 32768 instructions"},
+		"Korean without case":    {"EREG", `"(?i)^[a-z0-9가-힣ㄱ-ㅎ_-]+$"`, ""},
+		"Latin without case":     {"EREG", `"(?i)^(?:[a-zà-üÀ-Ü]+-[a-z0-9]+){20}\x{20}$"`, ""},
+		"ranges with case":       {"EREG", `"[` + strings.Repeat(`b-\x{1e942}`, 2_900) + `]"`, ""},
 		"variable":               {"EQ", strings.Repeat("{a}", 200_000), "parts allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,10 +1,35 @@
 package entity_test
 
 import (
+	"fmt"
+	"regexp/syntax"
+	"strings"
 	"testing"
 
 	"github.com/flagr-datar/flagr-datar/pkg/entity"
 )
+
+// TestPatternSize compares the size and the error with those of the pattern itself, which is not
+// parsed.
+func TestPatternSize(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string]int{
+		`abc`: 3, `(?i)abc`: 3, `(?i)[a-z]`: 1001 + 'z'/16, `(?s-i:[a-z])`: 1001 + 'z'/16, `[a-z]`: 1, `(?i)\pL`: 101,
+		`(?i)[b-\x{1e942}]`: 1001 + 0x1e943/16, `(?i)[가-힣]`: 1001 + '힣'/16, `(?i)a-b`: 3, `[(?i-k]`: 1001 + 'k'/16 + 0,
+		`(?i)(`: 0, `(?i)[z-a]`: 0, `(?i)x(?P<n>a`: 0, `(?m-i)*`: 0, `a{1001}`: 0,
+	} {
+		size, err := entity.PatternSize(pattern, entity.MaxPatternSize)
+		_, wrong := syntax.Parse(pattern, syntax.Perl)
+		if size != want || fmt.Sprint(err) != fmt.Sprint(wrong) {
+			t.Errorf("%s: size %d, error %v, want %d, %v", pattern, size, err, want, wrong)
+		}
+	}
+	for _, pattern := range []string{`(?i)[` + strings.Repeat(`b-\x{1e942}`, 3_000) + `]`, strings.Repeat(`(?i:[b-\x{1e942}])`, 5)} {
+		if size, err := entity.PatternSize(pattern, entity.MaxPatternSize); size <= entity.MaxPatternSize || err != nil {
+			t.Errorf("%.40s: size %d, error %v", pattern, size, err)
+		}
+	}
+}
 
 func TestPatternOfAConstraint(t *testing.T) {
 	t.Parallel()

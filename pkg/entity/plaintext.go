@@ -38,6 +38,9 @@ func PlainText(value string) (string, bool) {
 	if len(value) < 2 || len(value) > maxPlainText || value[0] != '"' || value[len(value)-1] != '"' {
 		return "", false
 	}
+	if strings.Contains(value, "(?") { // TextPattern escapes both; ranges under (?i) take long to parse
+		return "", false
+	}
 	parsed, err := syntax.Parse(value[1:len(value)-1], syntax.Perl)
 	if err != nil || parsed.Op != syntax.OpLiteral || parsed.Flags&syntax.FoldCase != 0 {
 		return "", false
