@@ -29,8 +29,8 @@ const (
 	maxMatchWork = 4 << 20
 	// maxContextPattern is the maximum size of a pattern from a context.
 	maxContextPattern = 1 << 10
-	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, because
-	// it is compiled for each constraint.
+	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, and an
+	// instruction of it, because it is compiled for each constraint.
 	compileWork = 8
 	// maxExplained is the length in bytes of the longest pattern that an explanation repeats.
 	maxExplained = 256
@@ -656,10 +656,7 @@ func (b *binary) match(l, r *value, context properties) value {
 	}
 	pattern, size := b.pattern, b.size
 	if b.constant == nil {
-		if !context.spend(len(r.text) * compileWork) {
-			return value{}
-		}
-		pattern, size = contextPattern(r.text)
+		pattern, size = contextPattern(r.text, context)
 	}
 	if pattern == nil || !context.spend(size*(len(l.text)+1)) {
 		return value{}
@@ -668,10 +665,13 @@ func (b *binary) match(l, r *value, context properties) value {
 }
 
 // contextPattern compiles a pattern from a context; it returns nil if the pattern is invalid or too
-// large.
-func contextPattern(source string) (*regexp.Regexp, int) {
+// large, or if there is no work left for it.
+func contextPattern(source string, context properties) (*regexp.Regexp, int) {
+	if !context.spend(len(source) * compileWork) {
+		return nil, 0
+	}
 	size, err := entity.PatternSize(source, maxContextPattern)
-	if err != nil || size > maxContextPattern {
+	if err != nil || size > maxContextPattern || !context.spend(size*compileWork) {
 		return nil, 0
 	}
 	pattern, err := regexp.Compile(source)

@@ -328,6 +328,30 @@ func TestMatchWorkIsBounded(t *testing.T) {
 	}
 }
 
+// TestWorkOfPatternsOfContextsIsBounded compiles a short pattern of a context that takes long.
+func TestWorkOfPatternsOfContextsIsBounded(t *testing.T) {
+	t.Parallel()
+	segments := make([]entity.Segment, 1000)
+	for i := range segments {
+		segments[i] = entity.Segment{
+			Model: entity.Model{ID: uint(i + 1)}, Rank: uint(i), RolloutPercent: 100,
+			Constraints: []entity.Constraint{{Property: "p", Operator: "EREG", Value: "{q}"}},
+		}
+	}
+	s := Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Key: "f", Enabled: true, Segments: segments}})
+	for pattern, want := range map[string]int{`(?i)` + strings.Repeat(`\pL`, 9): 465, "ab": 1000} { // 4,194,304/(8*31+8*910+910*2)
+		request := Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": "x", "q": pattern}}
+		logs := s.Evaluate(request, time.Now(), true).SegmentLogs
+		done := slices.IndexFunc(logs, func(l SegmentLog) bool { return !strings.Contains(l.Message, "does not hold") })
+		if done < 0 {
+			done = len(logs)
+		}
+		if len(logs) != 1000 || done < want-20 || done > want {
+			t.Errorf("%s: %d logs, %d constraints were evaluated, want about %d", pattern, len(logs), done, want)
+		}
+	}
+}
+
 // TestPatternsOfAllFlags has more patterns than a snapshot keeps.
 func TestPatternsOfAllFlags(t *testing.T) {
 	t.Parallel()
