@@ -110,7 +110,7 @@ func FromHTTP(address string, client *http.Client) FlagSource {
 func stayOnHost(next *http.Request, before []*http.Request) error {
 	first := before[0].URL
 	switch {
-	case next.URL.Host != first.Host, next.URL.Scheme != first.Scheme:
+	case next.URL.Host != first.Host, next.URL.Scheme != first.Scheme && next.URL.Scheme != "https":
 		return fmt.Errorf("%s redirects to %s://%s: only redirects within the host are followed", first.Host, next.URL.Scheme, next.URL.Host)
 	case len(before) >= 5:
 		return errors.New("too many redirects")
