@@ -36,6 +36,7 @@ func cases() []attackCase {
 		{"large patterns, API", patternsByAPI},
 		{"large patterns, SQL", patternsBySQL},
 		{"slow pattern", slowPattern},
+		{"patterns that ignore case", foldedPatterns},
 		{"nested attachment", nestedAttachment},
 		{"evaluation log", evaluationLog},
 		{"hanging webhook", hangingWebhook},
@@ -225,6 +226,39 @@ func slowPattern(ctx context.Context, t *target) error {
 	pause(ctx, time.Second) // until the flag is reloaded
 	body := fmt.Appendf(nil, `{"flagKey":"slow-pattern","entityID":"1","entityContext":{"x":%q}}`, strings.Repeat("a", 8<<10))
 	t.flood(ctx, t.n(40, 8), 4, func(int) { t.attack(ctx, http.MethodPost, "/evaluation", body) })
+	return nil
+}
+
+// foldedPatterns saves constraints whose patterns take long to parse, and evaluates 3,300 constraints
+// with such patterns from contexts.
+func foldedPatterns(ctx context.Context, t *target) error {
+	constraints, err := t.createSegment(ctx, "folded-patterns")
+	if err != nil {
+		return err
+	}
+	var segments strings.Builder
+	for i := range 3300 {
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":"EREG","value":"{q}"}],"distributions":[{"variantKey":"on","percent":100}]}`, comma(i))
+	}
+	f, err := t.createFlag(ctx, "patterns-of-contexts")
+	if err != nil {
+		return err
+	}
+	if err := t.define(ctx, f, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
+		return err
+	}
+	large := constraintBody(`(?i)[` + strings.Repeat(`b-\x{1e942}`, 300) + `]`)
+	patterns := []string{`(?i)` + strings.Repeat(`\\pL`, 9), `(?i)[b-\\x{1e942}]`, `(?i)` + strings.Repeat(`\\W`, 500), strings.Repeat("a", 999) + "("}
+	t.flood(ctx, t.n(40, 8), 8, func(i int) {
+		switch pattern := patterns[i/4%len(patterns)]; i % 4 {
+		case 0:
+			t.attack(ctx, http.MethodPost, constraints, large)
+		case 1:
+			t.attackOFREP(ctx, "/patterns-of-contexts", `{"context":{"targetingKey":"1","x":"y","q":"`+pattern+`"}}`)
+		default:
+			t.attack(ctx, http.MethodPost, "/evaluation", fmt.Appendf(nil, `{"flagKey":"patterns-of-contexts","entityID":"1","enableDebug":%t,"entityContext":{"x":"y","q":"%s"}}`, i%4 == 2, pattern))
+		}
+	})
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/flagr-datar/flagr-datar/pkg/catalog"
 )
@@ -52,7 +53,8 @@ func PatternSize(pattern string, limit int) (int, error) {
 	return classes + instructions(parsed), nil
 }
 
-// foldedRanges estimates the size of all ranges in classes of a pattern that ignores case.
+// foldedRanges estimates the size of all ranges in classes of a pattern that ignores case. An
+// escaped end counts as the highest character of the pattern, a start as \x{61} as the lowest.
 func foldedRanges(pattern string) int {
 	_, classes, _ := strings.Cut(pattern, "[")
 	highest := rune(0)
@@ -70,7 +72,22 @@ func foldedRanges(pattern string) int {
 		}
 		rest = after
 	}
-	return strings.Count(classes, "-") * int(min(highest, lastFolded)) / foldedRunes
+	size := 0
+	for at, r := range classes {
+		if r != '-' {
+			continue
+		}
+		first, _ := utf8.DecodeLastRuneInString(classes[:at])
+		last, _ := utf8.DecodeRuneInString(classes[at+1:])
+		if first == '}' { // of \x{
+			first = 0
+		}
+		if last == '\\' {
+			last = highest
+		}
+		size += int(max(0, min(last, lastFolded)-first)) / foldedRunes
+	}
+	return size
 }
 
 // withCase replaces the flag i in groups such as (?i) or (?s-i: by the flag U, which changes

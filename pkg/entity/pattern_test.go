@@ -14,8 +14,9 @@ import (
 func TestPatternSize(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]int{
-		`abc`: 3, `(?i)abc`: 3, `(?i)[a-z]`: 1001 + 'z'/16, `(?s-i:[a-z])`: 1001 + 'z'/16, `[a-z]`: 1, `(?i)\pL`: 101,
-		`(?i)[b-\x{1e942}]`: 1001 + 0x1e943/16, `(?i)[가-힣]`: 1001 + '힣'/16, `(?i)a-b`: 3, `[(?i-k]`: 1001 + 'k'/16 + 0,
+		`abc`: 3, `(?i)abc`: 3, `(?i)[a-z]`: 1001 + 25/16, `(?s-i:[a-z])`: 1001 + 25/16, `[a-z]`: 1, `(?i)\pL`: 101,
+		`(?i)[b-\x{1e942}]`: 1001 + (0x1e942-'b')/16, `(?i)[가-힣_-]`: 1001 + ('힣'-'가')/16, `(?i)a-b`: 3, `[(?i-k]`: 1001,
+		`(?i)[\x{41}-힣]`: 1001 + '힣'/16, `(?i)[\x41-\x5a]`: 1001 + ('x'-'1')/16, `(?i)[a-\x{10ffff}]`: 1001 + (0x1e943-'a')/16,
 		`(?i)(`: 0, `(?i)[z-a]`: 0, `(?i)x(?P<n>a`: 0, `(?m-i)*`: 0, `a{1001}`: 0,
 	} {
 		size, err := entity.PatternSize(pattern, entity.MaxPatternSize)

@@ -699,13 +699,16 @@ func (b *binary) explain(context properties) string {
 	if !isMatch(b.op) || l.kind != text || r.kind != text {
 		return fmt.Sprintf("operator %s does not take %s and %s", b.op, l.kind, r.kind)
 	}
-	return b.explainMatch(l.text, r.text)
+	return b.explainMatch(l.text, r.text, context)
 }
 
-func (b *binary) explainMatch(text, pattern string) string {
+func (b *binary) explainMatch(text, pattern string, context properties) string {
 	limit := entity.MaxPatternSize
 	if b.constant == nil {
 		limit = maxContextPattern
+		if !context.spend(len(pattern) * compileWork) {
+			return ""
+		}
 	}
 	switch size, err := entity.PatternSize(pattern, limit); {
 	case err != nil && len(pattern) > maxExplained:

@@ -328,17 +328,22 @@ func TestMatchWorkIsBounded(t *testing.T) {
 	}
 }
 
-// TestWorkOfPatternsOfContextsIsBounded compiles a short pattern of a context that takes long.
-func TestWorkOfPatternsOfContextsIsBounded(t *testing.T) {
-	t.Parallel()
-	segments := make([]entity.Segment, 1000)
+// withPatternsOfContexts has one flag, each of whose segments has the constraint {p} EREG {q}.
+func withPatternsOfContexts(n int) *Snapshot {
+	segments := make([]entity.Segment, n)
 	for i := range segments {
 		segments[i] = entity.Segment{
 			Model: entity.Model{ID: uint(i + 1)}, Rank: uint(i), RolloutPercent: 100,
 			Constraints: []entity.Constraint{{Property: "p", Operator: "EREG", Value: "{q}"}},
 		}
 	}
-	s := Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Key: "f", Enabled: true, Segments: segments}})
+	return Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Key: "f", Enabled: true, Segments: segments}})
+}
+
+// TestWorkOfPatternsOfContextsIsBounded compiles a short pattern of a context that takes long.
+func TestWorkOfPatternsOfContextsIsBounded(t *testing.T) {
+	t.Parallel()
+	s := withPatternsOfContexts(1000)
 	for pattern, want := range map[string]int{`(?i)` + strings.Repeat(`\pL`, 9): 465, "ab": 1000} { // 4,194,304/(8*31+8*910+910*2)
 		request := Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": "x", "q": pattern}}
 		logs := s.Evaluate(request, time.Now(), true).SegmentLogs
@@ -348,6 +353,25 @@ func TestWorkOfPatternsOfContextsIsBounded(t *testing.T) {
 		}
 		if len(logs) != 1000 || done < want-20 || done > want {
 			t.Errorf("%s: %d logs, %d constraints were evaluated, want about %d", pattern, len(logs), done, want)
+		}
+	}
+}
+
+// TestExplanationsOfPatternsOfContextsAreBounded has a wrong pattern, which is parsed twice for
+// each explanation: to match it, and to say what is wrong.
+func TestExplanationsOfPatternsOfContextsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := withPatternsOfContexts(500)
+	wrong := strings.Repeat("a", 999) + "("
+	request := Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": "x", "q": wrong}}
+	const most = maxMatchWork / (2 * 1000 * compileWork)
+	for i, l := range s.Evaluate(request, time.Now(), true).SegmentLogs {
+		want := "is not a regular expression"
+		if i >= most {
+			want = "the pattern sizes of this evaluation times the string lengths exceed"
+		}
+		if !strings.Contains(l.Message, want) {
+			t.Fatalf("segment %d: %s, want %s", i, l.Message, want)
 		}
 	}
 }
