@@ -37,6 +37,7 @@ func cases() []attackCase {
 		{"large patterns, SQL", patternsBySQL},
 		{"slow pattern", slowPattern},
 		{"patterns that ignore case", foldedPatterns},
+		{"texts of 15 KB, many segments", mediumTexts},
 		{"nested attachment", nestedAttachment},
 		{"evaluation log", evaluationLog},
 		{"hanging webhook", hangingWebhook},
@@ -214,7 +215,8 @@ func patternsBySQL(ctx context.Context, t *target) error {
 	return t.exec(ctx, "UPDATE constraints SET value = ? WHERE value = ?", `"abc"`, `"`+classes()+`"`)
 }
 
-// slowPattern matches 8 KB of text against a pattern of about 1.8 KB.
+// slowPattern matches 8 KB of text against a pattern of about 1.8 KB, and against one that is only
+// just accepted.
 func slowPattern(ctx context.Context, t *target) error {
 	constraints, err := t.createSegment(ctx, "slow-pattern")
 	if err != nil {
@@ -223,14 +225,25 @@ func slowPattern(ctx context.Context, t *target) error {
 	for _, repeat := range []int{200, 60, 10} {
 		t.attack(ctx, http.MethodPost, constraints, constraintBody(strings.Repeat("(a?){100}", repeat)+"b"))
 	}
-	pause(ctx, time.Second) // until the flag is reloaded
-	body := fmt.Appendf(nil, `{"flagKey":"slow-pattern","entityID":"1","entityContext":{"x":%q}}`, strings.Repeat("a", 8<<10))
-	t.flood(ctx, t.n(40, 8), 4, func(int) { t.attack(ctx, http.MethodPost, "/evaluation", body) })
+	if constraints, err = t.createSegment(ctx, "slow-pattern-0"); err != nil {
+		return err
+	}
+	t.attack(ctx, http.MethodPost, constraints, constraintBody("(a?){100}b"))
+	pause(ctx, time.Second) // until the flags are reloaded
+	text := strings.Repeat("a", 8<<10)
+	t.flood(ctx, t.n(40, 8), t.clients(), func(i int) {
+		key := []string{"slow-pattern", "slow-pattern-0"}[i%2]
+		if i%4 == 3 {
+			t.attackOFREP(ctx, "/"+key, fmt.Sprintf(`{"context":{"targetingKey":"1","x":%q}}`, text))
+			return
+		}
+		t.attack(ctx, http.MethodPost, "/evaluation", fmt.Appendf(nil, `{"flagKey":%q,"entityID":"1","entityContext":{"x":%q}}`, key, text))
+	})
 	return nil
 }
 
-// foldedPatterns saves constraints whose patterns take long to parse, and evaluates 3,300 constraints
-// with such patterns from contexts.
+// foldedPatterns saves constraints whose patterns take long to parse, and evaluates 3,300
+// constraints with such patterns from contexts.
 func foldedPatterns(ctx context.Context, t *target) error {
 	constraints, err := t.createSegment(ctx, "folded-patterns")
 	if err != nil {
@@ -249,7 +262,7 @@ func foldedPatterns(ctx context.Context, t *target) error {
 	}
 	large := constraintBody(`(?i)[` + strings.Repeat(`b-\x{1e942}`, 300) + `]`)
 	patterns := []string{`(?i)` + strings.Repeat(`\\pL`, 9), `(?i)[b-\\x{1e942}]`, `(?i)` + strings.Repeat(`\\W`, 500), strings.Repeat("a", 999) + "("}
-	t.flood(ctx, t.n(40, 8), 8, func(i int) {
+	t.flood(ctx, t.n(40, 8), t.clients(), func(i int) {
 		switch pattern := patterns[i/4%len(patterns)]; i % 4 {
 		case 0:
 			t.attack(ctx, http.MethodPost, constraints, large)
@@ -258,6 +271,32 @@ func foldedPatterns(ctx context.Context, t *target) error {
 		default:
 			t.attack(ctx, http.MethodPost, "/evaluation", fmt.Appendf(nil, `{"flagKey":"patterns-of-contexts","entityID":"1","enableDebug":%t,"entityContext":{"x":"y","q":"%s"}}`, i%4 == 2, pattern))
 		}
+	})
+	return nil
+}
+
+// mediumTexts looks 3,300 times for a long text in a text that is too short for a turn of its own.
+func mediumTexts(ctx context.Context, t *target) error {
+	var segments strings.Builder
+	wanted := strings.Repeat("a", 1000) + "b"
+	for i := range 3300 {
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":"CONTAINS","value":"\"%s\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
+			comma(i), wanted)
+	}
+	f, err := t.createFlag(ctx, "medium-texts")
+	if err != nil {
+		return err
+	}
+	if err := t.define(ctx, f, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
+		return err
+	}
+	text := strings.Repeat("a", 15<<10)
+	t.flood(ctx, t.n(40, 8), t.clients(), func(i int) {
+		if i%2 == 0 {
+			t.attackOFREP(ctx, "/medium-texts", fmt.Sprintf(`{"context":{"targetingKey":"1","x":%q}}`, text))
+			return
+		}
+		t.attack(ctx, http.MethodPost, "/evaluation", fmt.Appendf(nil, `{"flagKey":"medium-texts","entityID":"1","entityContext":{"x":%q}}`, text))
 	})
 	return nil
 }

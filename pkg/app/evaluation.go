@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -32,6 +33,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, m *meters, furth
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
 		Trace:             m.tracer,
+		Turns:             budget.NewTurns(cap(a.turns)),
 		Now:               a.now,
 	})
 }

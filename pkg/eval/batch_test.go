@@ -12,6 +12,16 @@ import (
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
 )
 
+// evaluated returns the result of a request.
+func evaluated(t testing.TB, s *eval.Service, request eval.Request) *eval.Result {
+	t.Helper()
+	result, err := s.Evaluate(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
 // taggedFlags are n flags with a tag and an attachment.
 func taggedFlags(n uint) []entity.Flag {
 	flags := make([]entity.Flag, n)
@@ -109,7 +119,7 @@ func TestLogsAreBounded(t *testing.T) {
 			t.Errorf("%s: %d bytes without logs", name, got)
 		}
 		request.EnableDebug = true
-		result := service.Evaluate(t.Context(), request)
+		result := evaluated(t, service, request)
 		used := len(result.AppendJSON(nil))
 		for _, log := range result.SegmentLogs {
 			used += len(log.Message)
@@ -163,7 +173,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	if held > 2*eval.MaxBatchBuffer {
 		t.Errorf("%d bytes of %d were held", held, len(body))
 	}
-	result := service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: "e"})
+	result := evaluated(t, service, eval.Request{FlagID: 1, EntityID: "e"})
 	var encoder eval.Encoder
 	start, end := encoder.Split(nil, result)
 	parts, longest := start, 0
@@ -174,7 +184,7 @@ func TestLongAttachmentsAreSentInParts(t *testing.T) {
 	if want := result.AppendJSON(nil); err != nil || !bytes.Equal(parts, want) || len(start) > 1000 || longest > 64<<10 {
 		t.Errorf("error %v, %d bytes instead of %d, of which %d at the start, %d at once", err, len(parts), len(want), len(start), longest)
 	}
-	if start, end := encoder.Split(nil, service.Evaluate(t.Context(), eval.Request{FlagID: 9})); end != "" || !json.Valid(start) {
+	if start, end := encoder.Split(nil, evaluated(t, service, eval.Request{FlagID: 9})); end != "" || !json.Valid(start) {
 		t.Errorf("a short result is split: %s, %d bytes", start, len(end))
 	}
 }

@@ -112,7 +112,7 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 		}
 		return nil
 	}
-	request.FlagID = 0
+	request.FlagID, request.EnableDebug = 0, false
 	now := s.options.Now().UTC()
 	result := &Result{}
 	for i, f := range flags {
@@ -126,7 +126,9 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 		result.scratch.share(known)
 		result.Request.FlagKey = f.flag.source.Key
 		f.flag.describe(result)
-		f.flag.decide(result, false, s.options.Random)
+		if err := s.decide(ctx, f.flag, result); err != nil {
+			return err
+		}
 		if record {
 			s.record(result, s.recorder)
 			if s.options.Trace != nil {

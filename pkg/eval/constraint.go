@@ -31,7 +31,7 @@ const (
 	maxContextPattern = 1 << 10
 	// compileWork is the part of maxMatchWork that a byte of a pattern from a context uses, and an
 	// instruction of it, because it is compiled for each constraint.
-	compileWork = 8
+	compileWork = 32
 	// maxExplained is the length in bytes of the longest pattern that an explanation repeats.
 	maxExplained = 256
 	// maxPatterns limits the sizes of all compiled patterns of a snapshot. An instruction takes
@@ -45,7 +45,9 @@ type condition struct {
 	err  error // the reason, or the reason why a part can never be evaluated
 	// never is set if it therefore does not hold for any context.
 	never bool
-	text  string // of at most about 1,000 bytes
+	// matches reports whether a part compares with a pattern.
+	matches bool
+	text    string // of at most about 1,000 bytes
 	// name is a property of the context, if the condition only compares it with a plain string for
 	// equality, whose JSON is in json, or with a number.
 	name, json string
@@ -102,6 +104,7 @@ func compileConstraint(c *entity.Constraint, p *patterns) condition {
 func compileExpr(source string, expr conditions.Expr, p *patterns) condition {
 	compiler := compiler{patterns: p}
 	compiled := condition{text: entity.Shorten(source), root: compiler.node(expr)}
+	compiled.matches = compiler.matches
 	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
 	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
 		switch constant := &b.constant.value; {
@@ -216,6 +219,7 @@ type node interface {
 type compiler struct {
 	patterns *patterns
 	err      error // the first part that can never be evaluated
+	matches  bool  // a part compares with a pattern
 	// alternatives is set if the expression can hold although a part of it cannot be evaluated.
 	alternatives bool
 }
@@ -260,6 +264,7 @@ func (c *compiler) binary(e *conditions.BinaryExpr) node {
 	compiled := &binary{op: e.Op, left: c.node(e.LHS), right: c.node(e.RHS)}
 	compiled.property, _ = compiled.left.(*property)
 	compiled.constant, _ = compiled.right.(*constant)
+	c.matches = c.matches || isMatch(e.Op)
 	c.alternatives = c.alternatives || e.Op == conditions.OR || e.Op == conditions.NAND || e.Op == conditions.XOR
 	switch constant := compiled.constant; {
 	case constant == nil:

@@ -344,7 +344,7 @@ func withPatternsOfContexts(n int) *Snapshot {
 func TestWorkOfPatternsOfContextsIsBounded(t *testing.T) {
 	t.Parallel()
 	s := withPatternsOfContexts(1000)
-	for pattern, want := range map[string]int{`(?i)` + strings.Repeat(`\pL`, 9): 465, "ab": 1000} { // 4,194,304/(8*31+8*910+910*2)
+	for pattern, want := range map[string]int{`(?i)` + strings.Repeat(`\pL`, 9): 131, "ab": 1000} { // 4,194,304/(32*31+32*910+910*2)
 		request := Request{FlagID: 1, EntityID: "e", EntityContext: map[string]any{"p": "x", "q": pattern}}
 		logs := s.Evaluate(request, time.Now(), true).SegmentLogs
 		done := slices.IndexFunc(logs, func(l SegmentLog) bool { return !strings.Contains(l.Message, "does not hold") })

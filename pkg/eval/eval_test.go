@@ -34,6 +34,15 @@ type fixture struct {
 
 func (f *fixture) Snapshot() *eval.Snapshot { return f.snapshot }
 
+// Evaluate is that of the service without its error: no evaluation waits for a turn.
+func (f *fixture) Evaluate(ctx context.Context, r eval.Request) *eval.Result {
+	result, err := f.Service.Evaluate(ctx, r)
+	if err != nil {
+		panic(err)
+	}
+	return result
+}
+
 // AsyncRecord notes what belongs into records.
 func (f *fixture) AsyncRecord(result *eval.Result) {
 	if result.Recorded() {
@@ -471,7 +480,7 @@ func TestRecordingGates(t *testing.T) {
 func TestNoRecorder(t *testing.T) {
 	t.Parallel()
 	f := setup(t, newFlag(1, newSegment(1, 0, 100, onlyControl)))
-	if got := eval.NewService(f, nil, eval.Options{}).Evaluate(t.Context(), eval.Request{FlagID: 1}); got.Reason != eval.Matched || got.Timestamp.IsZero() {
+	if got := evaluated(t, eval.NewService(f, nil, eval.Options{}), eval.Request{FlagID: 1}); got.Reason != eval.Matched || got.Timestamp.IsZero() {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -762,7 +771,7 @@ func TestConcurrentEvaluations(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 200 {
-				if got := service.Evaluate(t.Context(), request); got.Reason != eval.Matched {
+				if got := evaluated(t, service, request); got.Reason != eval.Matched {
 					t.Errorf("got reason %d", got.Reason)
 					return
 				}
@@ -788,7 +797,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	request := eval.Request{FlagID: 1, EntityID: "entity-1234567", EntityContext: benchmarkContext}
 	b.ReportAllocs()
 	for b.Loop() {
-		if service.Evaluate(b.Context(), request).Reason != eval.Matched {
+		if evaluated(b, service, request).Reason != eval.Matched {
 			b.Fatal("no match")
 		}
 	}

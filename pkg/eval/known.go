@@ -19,6 +19,7 @@ const (
 type scratch struct {
 	// work is the used part of maxMatchWork, and reasons the part that explanations used.
 	work, reasons int
+	slow          *slow
 	known         *known // nil until there is something to keep
 }
 

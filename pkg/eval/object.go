@@ -110,7 +110,8 @@ type properties struct {
 	scratch *scratch // of this evaluation; nil if nothing is counted and kept
 }
 
-// spend reports whether an evaluation may do this much more work, and counts it.
+// spend reports whether an evaluation may do this much more work, and counts it. It waits for the
+// turn of much work.
 func (p properties) spend(work int) bool {
 	if p.scratch == nil {
 		return work <= maxMatchWork
@@ -119,7 +120,7 @@ func (p properties) spend(work int) bool {
 		return false
 	}
 	p.scratch.work += work
-	return true
+	return p.scratch.work <= slowWork || p.scratch.slow.begin()
 }
 
 // propertiesOf converts an entityContext. Its second result is false if no constraint can match it.

@@ -71,8 +71,8 @@ func TestOutcomes(t *testing.T) {
 			}), eval.Options{DebugEnabled: true})
 			debugged := test.request
 			debugged.EnableDebug = true
-			service.Evaluate(t.Context(), test.request)
-			service.Evaluate(t.Context(), debugged)
+			evaluated(t, service, test.request)
+			evaluated(t, service, debugged)
 			if diff := cmp.Diff([]observed{test.want, test.want}, recorded); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -58,6 +58,8 @@ type Options struct {
 	// Trace is called for every evaluation with the context of its request, for telemetry. It may
 	// be nil. It may keep only what Observe may keep.
 	Trace Tracer
+	// Turns schedules evaluations that take long. Nil means that they begin at once.
+	Turns Turns
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Random generates the IDs of entities without one; nil means rand.Int32.
@@ -95,24 +97,43 @@ func NewService(snapshots Source, recorder Recorder, o Options) *Service {
 	return &Service{snapshots: snapshots, recorder: recorder, options: o}
 }
 
-// Evaluate evaluates one request.
-func (s *Service) Evaluate(ctx context.Context, request Request) *Result {
+// Evaluate evaluates one request. The error is that of ctx, see EvaluateInto.
+func (s *Service) Evaluate(ctx context.Context, request Request) (*Result, error) {
 	result := &Result{}
-	s.EvaluateInto(ctx, request, result)
-	return result
+	if err := s.EvaluateInto(ctx, request, result); err != nil {
+		return nil, err
+	}
+	return result, nil
 }
 
 // EvaluateInto is Evaluate for callers that reuse a result. After it returns, nothing refers to the
-// result, so the caller may use it for the next request.
-func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Result) {
+// result, so the caller may use it for the next request. The error is that of ctx if it ended
+// before the evaluation got its turn: then the result is wrong, and not recorded.
+func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Result) error {
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
 	f.describe(result)
-	f.decide(result, s.debug(request.EnableDebug), s.options.Random)
+	if err := s.decide(ctx, f, result); err != nil {
+		return err
+	}
 	s.record(result, s.recorder)
 	if s.options.Trace != nil {
 		s.options.Trace.Evaluated(ctx, result, true)
 	}
+	return nil
+}
+
+// decide evaluates a flag for the request of a result that describes the flag. The error is that of
+// ctx: then the result is wrong.
+func (s *Service) decide(ctx context.Context, f *flag, result *Result) error {
+	slow := s.turnFor(ctx, f)
+	if f.isLong(result.Request.EntityContext) && !slow.begin() {
+		return slow.end()
+	}
+	result.scratch.slow = slow
+	f.decide(result, s.debug(result.Request.EnableDebug), s.options.Random)
+	result.scratch.slow = nil
+	return slow.end()
 }
 
 // LogBytes returns the approximate maximum memory of the SegmentLogs of an evaluation, including
@@ -155,7 +176,6 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 			targets[t].answer.records = batched
 		}
 	}
-	debug := s.debug(batch.EnableDebug)
 	result, begun, now := new(Result), time.Time{}, time.Time{}
 	made := 0
 	for e := range batch.Entities {
@@ -181,7 +201,9 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 			result.Timestamp = now
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext
-			targets[t].flag.decide(result, debug, s.options.Random)
+			if err := s.decide(ctx, targets[t].flag, result); err != nil {
+				return err
+			}
 			s.record(result, recorder)
 			if s.options.Trace != nil {
 				s.options.Trace.Evaluated(ctx, result, false)

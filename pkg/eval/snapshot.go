@@ -61,6 +61,10 @@ type flag struct {
 	derived atomic.Pointer[derivation]
 	// patterns is the sum of the sizes of the compiled patterns.
 	patterns int
+	// matches reports whether it compares with patterns, or with what a context has as patterns.
+	matches bool
+	// parts is the number of its segments and constraints.
+	parts int
 	// answerBytes is the approximate maximum length of the part of an evalResult that depends only
 	// on the flag.
 	answerBytes int
@@ -236,6 +240,8 @@ func compileFlag(of *entity.Flag, p patterns, known knownConditions) *flag {
 	for i := range f.segments {
 		s := &f.segments[i]
 		s.static = i == 0 && len(s.conditions) == 0 && !s.byBucket
+		f.parts += 1 + len(s.conditions)
+		f.matches = f.matches || slices.ContainsFunc(s.conditions, func(c condition) bool { return c.matches })
 		for j := range s.shares {
 			given := &s.shares[j]
 			given.segment, given.index = s, len(f.given)

@@ -475,7 +475,11 @@ func TestEvaluateWhileReloading(t *testing.T) {
 		group.Go(func() {
 			last := int64(0)
 			for last < 20 && time.Now().Before(deadline) {
-				got := service.Evaluate(t.Context(), eval.Request{FlagID: 1}).FlagSnapshotID
+				var result eval.Result
+				if err := service.EvaluateInto(t.Context(), eval.Request{FlagID: 1}, &result); err != nil {
+					t.Error(err)
+				}
+				got := result.FlagSnapshotID
 				if got < last {
 					t.Errorf("version %d after %d", got, last)
 				}

@@ -51,7 +51,7 @@ var contentTypeJSON = []string{"application/json"}
 
 // Evaluator evaluates and records.
 type Evaluator interface {
-	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
+	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result) error
 	LogBytes(r eval.Request) int
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 }
@@ -397,7 +397,9 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 			return "", true, err
 		}
 	}
-	h.evaluator.EvaluateInto(ctx, request, &m.result)
+	if err := h.evaluator.EvaluateInto(ctx, request, &m.result); err != nil {
+		return "", true, err
+	}
 	if m.answer, end = m.encoder.Split(m.answer[:0], &m.result); end == "" {
 		m.answer = append(m.answer, '\n')
 	}

@@ -483,11 +483,11 @@ func TestRecordsKeepNothingOfRequests(t *testing.T) {
 		records = append(records, newRecord(r, &recorder.Framing{RawJSON: true}))
 	}), eval.Options{DebugEnabled: true})
 	for _, debug := range []bool{false, true} {
-		result := service.Evaluate(t.Context(), eval.Request{
+		result, err := service.Evaluate(t.Context(), eval.Request{
 			EntityID: texts[0], EntityType: texts[1], FlagKey: texts[2], FlagTags: tags, FlagTagsOperator: texts[4], EntityContext: object, EnableDebug: debug,
 		})
-		if result.Reason != eval.Matched {
-			t.Errorf("reason %d", result.Reason)
+		if err != nil || result.Reason != eval.Matched {
+			t.Fatalf("%v, %v", result, err)
 		}
 	}
 	clear(body)

@@ -20,7 +20,7 @@ import (
 // Evaluator evaluates and records. All evaluation operations use it, so that no operation can skip
 // recording.
 type Evaluator interface {
-	Evaluate(ctx context.Context, r eval.Request) *eval.Result
+	Evaluate(ctx context.Context, r eval.Request) (*eval.Result, error)
 	LogBytes(r eval.Request) int
 	EvaluateEach(ctx context.Context, r eval.BatchRequest, use func(*eval.Result)) error
 	Exposer
@@ -49,7 +49,7 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 		request.EntityContext = inject(request.EntityContext, h.injected.properties(r))
 	}
 	if !request.EnableDebug {
-		return h.evaluated(r.Context(), request)
+		return h.evaluated(r, request)
 	}
 	return middleware.ResponderFunc(func(rw http.ResponseWriter, producer runtime.Producer) {
 		held := budget.Hold{Memory: h.batchMemory}
@@ -63,7 +63,7 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 			h.fail(r, err).WriteResponse(rw, producer)
 			return
 		}
-		answer := h.evaluated(r.Context(), request)
+		answer := h.evaluated(r, request)
 		request = eval.Request{} // a client may read slowly
 		turn.End()
 		answer.WriteResponse(rw, producer)
@@ -71,9 +71,13 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 }
 
 // evaluated evaluates and returns the response.
-func (h *Handler) evaluated(ctx context.Context, request eval.Request) middleware.Responder {
+func (h *Handler) evaluated(r *http.Request, request eval.Request) middleware.Responder {
+	result, err := h.eval.Evaluate(r.Context(), request)
+	if err != nil {
+		return h.fail(r, err)
+	}
 	var encoder eval.Encoder
-	start, end := encoder.Split(make([]byte, 0, payloadBytes), h.eval.Evaluate(ctx, request))
+	start, end := encoder.Split(make([]byte, 0, payloadBytes), result)
 	if end == "" {
 		return encoded(start)
 	}

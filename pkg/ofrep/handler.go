@@ -49,7 +49,7 @@ var (
 
 // Evaluator evaluates and records.
 type Evaluator interface {
-	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result)
+	EvaluateInto(ctx context.Context, r eval.Request, result *eval.Result) error
 	EvaluateFlags(ctx context.Context, r eval.Request, flags []eval.CompiledFlag, record bool, use func(*eval.Result)) error
 }
 
@@ -271,7 +271,10 @@ func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string
 			return nil, held, refused
 		}
 	}
-	h.options.Eval.EvaluateInto(r.Context(), request, &m.result)
+	if h.options.Eval.EvaluateInto(r.Context(), request, &m.result) != nil {
+		held.Release()
+		return nil, held, disconnected()
+	}
 	f, ok := m.result.Flag()
 	if !ok {
 		held.Release()
