@@ -210,7 +210,7 @@ func (e *evaluator) round(b *testing.B, requests []eval.Request) float64 {
 	defer runtime.UnlockOSThread()
 	start := cpuOf(b, unix.RUSAGE_THREAD)
 	for i := range perRound {
-		e.Evaluate(b.Context(), requests[i%len(requests)])
+		_, _ = e.Evaluate(b.Context(), requests[i%len(requests)])
 	}
 	return float64(cpuOf(b, unix.RUSAGE_THREAD)-start) / perRound
 }
@@ -277,7 +277,7 @@ func BenchmarkRecording(b *testing.B) {
 			if tc.dead {
 				e := newEvaluator(b, tc.types, dead, environ)
 				for i := 0; e.recorders.Stats()[0].Dropped[recorder.QueueFull] == 0; i++ {
-					e.Evaluate(b.Context(), requests[i%len(requests)])
+					_, _ = e.Evaluate(b.Context(), requests[i%len(requests)])
 				}
 				compared = append(compared, e)
 			}
@@ -341,7 +341,7 @@ func BenchmarkRecordingKeepsUp(b *testing.B) {
 	}
 	e := newEvaluator(b, "kafka,datar", address, nil)
 	requests := benchRequests()
-	e.Evaluate(b.Context(), requests[0])
+	_, _ = e.Evaluate(b.Context(), requests[0])
 	if err := e.recorders.Flush(b.Context()); err != nil { // a real broker creates the topic
 		b.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func BenchmarkRecordingKeepsUp(b *testing.B) {
 	for sent := 0; sent < b.N; {
 		<-tick.C
 		for due := min(int(math.Ceil(time.Since(start).Seconds()*perSecond)), b.N); sent < due; sent++ {
-			e.Evaluate(b.Context(), requests[sent%len(requests)])
+			_, _ = e.Evaluate(b.Context(), requests[sent%len(requests)])
 		}
 		stats := e.recorders.Stats()[0]
 		metrics.Read(heap)

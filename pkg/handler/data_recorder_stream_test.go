@@ -135,7 +135,7 @@ func results(t testing.TB) []*eval.Result {
 		{FlagKey: "flag", EntityID: "text", EntityContext: &eval.Object{JSON: `{"a":"\"1\"","b":[1,2]}`}},
 		{FlagID: 2, EntityID: strings.Repeat("not rolled out", 200)},
 	} {
-		service.Evaluate(t.Context(), r)
+		_, _ = service.Evaluate(t.Context(), r)
 	}
 	exposures := []eval.Exposure{{FlagID: 1, EntityID: "exposure"}, {FlagKey: "flag", VariantID: 5, EntityID: "exposure of a variant", EntityContext: nested}}
 	if n, refused, err := service.Expose(t.Context(), exposures); n != len(exposures) || err != nil {
@@ -356,7 +356,7 @@ func TestAFullQueueTakesAboutWhatItSays(t *testing.T) {
 		before := heap()
 		all.Start()
 		for i := range 40_000 {
-			service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: fmt.Sprintf("user-%d", i), EntityContext: map[string]any{
+			_, _ = service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityID: fmt.Sprintf("user-%d", i), EntityContext: map[string]any{
 				"country": fmt.Sprintf("FR%d", i), "age": json.Number(fmt.Sprint(i)), "tags": []any{fmt.Sprint(i), "b"}, "nested": map[string]any{"a": fmt.Sprint(i)},
 			}})
 		}

@@ -217,7 +217,7 @@ func TestWhatIsRecorded(t *testing.T) {
 		if err := service.EvaluateEach(t.Context(), batch, func(*eval.Result) {}); err != nil {
 			t.Fatal(err)
 		}
-		service.Evaluate(t.Context(), eval.Request{EntityID: "e"}) // names no flag
+		_, _ = service.Evaluate(t.Context(), eval.Request{EntityID: "e"}) // names no flag
 		if err := recorders.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -32,9 +32,9 @@ func TestRequestsAreNotKept(t *testing.T) {
 	service := eval.NewService(oneFlag{eval.Compile([]entity.Flag{{Model: entity.Model{ID: 1}, Key: "k", Enabled: true, Segments: []entity.Segment{{}}}})}, nil,
 		eval.Options{Trace: tracer, Observe: evaluations.Observe})
 	ctx, span := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("t").Start(t.Context(), "request")
-	service.Evaluate(ctx, eval.Request{FlagKey: texts[0], EntityID: texts[1], EntityType: texts[2]})
+	_, _ = service.Evaluate(ctx, eval.Request{FlagKey: texts[0], EntityID: texts[1], EntityType: texts[2]})
 	span.End()
-	service.Evaluate(ctx, eval.Request{FlagID: 1, EntityID: texts[1], EntityType: texts[2]})
+	_, _ = service.Evaluate(ctx, eval.Request{FlagID: 1, EntityID: texts[1], EntityType: texts[2]})
 	clear(body)
 
 	for key := range evaluations.series.mu.all {
@@ -93,7 +93,7 @@ func BenchmarkTracer(b *testing.B) {
 			var result eval.Result
 			b.ReportAllocs()
 			for b.Loop() {
-				service.EvaluateInto(ctx, eval.Request{FlagKey: "k", EntityID: "e"}, &result)
+				_ = service.EvaluateInto(ctx, eval.Request{FlagKey: "k", EntityID: "e"}, &result)
 			}
 		})
 	}
