@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ const (
 	// refusalTime is how long the rest of refused headers is read and discarded, so that the client
 	// gets the response. A connection that is closed with unread bytes is reset.
 	refusalTime = 500 * time.Millisecond
+	// resetInTurn is the number of reset connections that are closed in a row, in a millisecond or
+	// so.
+	resetInTurn = 64
 )
 
 // LimitHeaders makes a server limit the lines before the body of a request while they arrive. It
@@ -53,15 +57,25 @@ type headerListener struct {
 	memory *budget.Memory
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It closes connections that their clients have already reset:
+// clients that leave after a millisecond fill the kernel's queue of 4,096, and a new one waits until
+// all of these are served. After every resetInTurn of them, other goroutines run.
 func (l *headerListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	tcp, ok := c.(*net.TCPConn)
-	if err != nil || !ok {
-		return c, err
+	for reset := 1; ; reset++ {
+		c, err := l.Listener.Accept()
+		tcp, ok := c.(*net.TCPConn)
+		if err != nil || !ok {
+			return c, err
+		}
+		if !isReset(tcp) {
+			limitUnsent(tcp)
+			return &headerConn{lazyConn: newLazyConn(tcp), memory: l.memory}, nil
+		}
+		_ = tcp.Close() // nothing can be sent
+		if reset%resetInTurn == 0 {
+			runtime.Gosched()
+		}
 	}
-	limitUnsent(tcp)
-	return &headerConn{lazyConn: newLazyConn(tcp), memory: l.memory}, nil
 }
 
 // Close does nothing: the outer Serve closes its listener.
