@@ -175,7 +175,7 @@ func (h *Handler) exportSQLite(r *http.Request, history bool, rw http.ResponseWr
 			h.logger.Warn("a temporary file stays behind", "error", err)
 		}
 	}()
-	if err := h.store.ExportSQLite(r.Context(), file.Name(), history); err != nil {
+	if err := h.fill(r.Context(), file.Name(), history); err != nil {
 		h.fail(r, err).WriteResponse(rw, producer)
 		return
 	}
@@ -190,4 +190,14 @@ func (h *Handler) exportSQLite(r *http.Request, history bool, rw http.ResponseWr
 		_, err := io.Copy(out, file)
 		return err
 	}).WriteResponse(rw, producer)
+}
+
+// fill fills a SQLite file in turn: with a SQLite database, that occupies a processor.
+func (h *Handler) fill(ctx context.Context, path string, history bool) error {
+	turn, err := h.filling.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer turn.End()
+	return h.store.ExportSQLite(ctx, path, history)
 }

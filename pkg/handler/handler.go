@@ -93,6 +93,7 @@ type Handler struct {
 	files            exports        // of SQLite files
 	documents        exports        // of JSON documents
 	encoding         budget.Turns   // of the JSON document that is encoded
+	filling          budget.Turns   // of the SQLite file that is filled
 	turns            budget.Turns   // of large bodies
 	batchMemory      *budget.Memory // of responses to batches
 	store            Store
@@ -127,6 +128,7 @@ func New(o Options) *Handler {
 		files:            exports(budget.NewTurns(maxExports)),
 		documents:        exports(budget.NewTurns(maxExports)),
 		encoding:         budget.NewTurns(1),
+		filling:          budget.NewTurns(1),
 		turns:            o.Turns,
 		batchMemory:      o.BatchMemory,
 		store:            o.Store,

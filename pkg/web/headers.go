@@ -58,8 +58,8 @@ type headerListener struct {
 }
 
 // Accept implements net.Listener. It closes connections that their clients have already reset:
-// clients that leave after a millisecond fill the kernel's queue of 4,096, and a new one waits until
-// all of these are served. After every resetInTurn of them, other goroutines run.
+// clients that leave after a millisecond fill the kernel's queue of 4,096, and a new one waits
+// until all of these are served. After every resetInTurn of them, other goroutines run.
 func (l *headerListener) Accept() (net.Conn, error) {
 	for reset := 1; ; reset++ {
 		c, err := l.Listener.Accept()
