@@ -275,7 +275,7 @@ func foldedPatterns(ctx context.Context, t *target) error {
 	return nil
 }
 
-// mediumTexts looks 3,300 times for a long text in a text that is too short for a turn of its own.
+// mediumTexts has 3,300 constraints for a text that is too short for a turn of its own.
 func mediumTexts(ctx context.Context, t *target) error {
 	var segments strings.Builder
 	wanted := strings.Repeat("a", 1000) + "b"

@@ -145,7 +145,7 @@ var ofOperations = map[string][]string{
 	"patterns of all flags":                                                {"eval.maxPatterns"},
 	"pattern from a context, `{p} EREG {q}`":                               {"eval.maxContextPattern", "eval.compileWork"},
 	"pattern size × bytes of the value, summed over an evaluation":         {"eval.maxMatchWork"},
-	"evaluations at once that use more than 65,536 of that limit, or of flags with more than 512 segments and constraints whose number times the bytes of the context is more than 8 MiB": {"eval.slowWork", "eval.manyParts", "eval.slowReading MiB"},
+	"evaluations at once that use more than 65,536 of that limit, or of flags with more than 512 segments and operators of constraints whose number times the bytes of the context is more than 8 MiB": {"eval.slowWork", "eval.manyParts", "eval.slowReading MiB"},
 	"parentheses and operators of a constraint, nested":                         {"entity.maxNesting"},
 	"tokens of a constraint":                                                    {"entity.maxTokens", "entity.maxMalformed"},
 	"property of a constraint":                                                  {"entity.maxPropertyBytes"},

@@ -46,8 +46,9 @@ type condition struct {
 	// never is set if it therefore does not hold for any context.
 	never bool
 	// matches reports whether a part compares with a pattern.
-	matches bool
-	text    string // of at most about 1,000 bytes
+	matches   bool
+	operators int    // also of a comparison
+	text      string // of at most about 1,000 bytes
 	// name is a property of the context, if the condition only compares it with a plain string for
 	// equality, whose JSON is in json, or with a number.
 	name, json string
@@ -104,7 +105,7 @@ func compileConstraint(c *entity.Constraint, p *patterns) condition {
 func compileExpr(source string, expr conditions.Expr, p *patterns) condition {
 	compiler := compiler{patterns: p}
 	compiled := condition{text: entity.Shorten(source), root: compiler.node(expr)}
-	compiled.matches = compiler.matches
+	compiled.matches, compiled.operators = compiler.matches, compiler.operators
 	compiled.err, compiled.never = compiler.err, compiler.err != nil && !compiler.alternatives
 	if b, ok := compiled.root.(*binary); ok && b.property != nil && len(b.property.steps) == 0 && b.constant != nil {
 		switch constant := &b.constant.value; {
@@ -217,9 +218,10 @@ type node interface {
 
 // compiler converts expressions to nodes.
 type compiler struct {
-	patterns *patterns
-	err      error // the first part that can never be evaluated
-	matches  bool  // a part compares with a pattern
+	patterns  *patterns
+	err       error // the first part that can never be evaluated
+	matches   bool  // a part compares with a pattern
+	operators int
 	// alternatives is set if the expression can hold although a part of it cannot be evaluated.
 	alternatives bool
 }
@@ -265,6 +267,7 @@ func (c *compiler) binary(e *conditions.BinaryExpr) node {
 	compiled.property, _ = compiled.left.(*property)
 	compiled.constant, _ = compiled.right.(*constant)
 	c.matches = c.matches || isMatch(e.Op)
+	c.operators++
 	c.alternatives = c.alternatives || e.Op == conditions.OR || e.Op == conditions.NAND || e.Op == conditions.XOR
 	switch constant := compiled.constant; {
 	case constant == nil:

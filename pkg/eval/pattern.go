@@ -14,7 +14,7 @@ const minSharedPattern = 256
 // patterns compiles the patterns of flags.
 type patterns struct {
 	left int // remaining limit for their sizes
-	// shared may be nil. Then patterns are only parsed, which finds the same errors.
+	// shared may be nil. Then patterns are only parsed, see entity.PatternSize.
 	shared *sharedPatterns
 }
 

@@ -127,13 +127,14 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 // ctx: then the result is wrong.
 func (s *Service) decide(ctx context.Context, f *flag, result *Result) error {
 	slow := s.turnFor(ctx, f)
-	if f.isLong(result.Request.EntityContext) && !slow.begin() {
-		return slow.end()
+	defer slow.end() // also after a panic
+	if slow != nil && f.isLong(result.Request.EntityContext) && !slow.begin() {
+		return slow.failure()
 	}
 	result.scratch.slow = slow
 	f.decide(result, s.debug(result.Request.EnableDebug), s.options.Random)
 	result.scratch.slow = nil
-	return slow.end()
+	return slow.failure()
 }
 
 // LogBytes returns the approximate maximum memory of the SegmentLogs of an evaluation, including

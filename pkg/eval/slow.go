@@ -35,7 +35,7 @@ type slow struct {
 
 // turnFor returns what takes the turn of an evaluation when it needs one, or nil if it needs none.
 func (s *Service) turnFor(ctx context.Context, f *flag) *slow {
-	if s.options.Turns == nil || f == nil || !f.matches && f.parts <= manyParts {
+	if s.options.Turns == nil || f == nil || f.blank != 0 || !f.matches && f.parts <= manyParts {
 		return nil
 	}
 	return &slow{ctx: ctx, turns: s.options.Turns}
@@ -43,7 +43,7 @@ func (s *Service) turnFor(ctx context.Context, f *flag) *slow {
 
 // isLong reports whether an evaluation for a context takes long, regardless of patterns.
 func (f *flag) isLong(context any) bool {
-	return f != nil && f.parts > manyParts && f.parts*(jsonBytes(context)+basicBytes) > slowReading
+	return f.parts > manyParts && f.parts*(jsonBytes(context)+basicBytes) > slowReading
 }
 
 // begin takes the turn, unless the evaluation has it. It returns false if the context has ended.
@@ -55,14 +55,19 @@ func (s *slow) begin() bool {
 	return s == nil || s.err == nil
 }
 
-// end ends the turn. If the error is not nil, the result of the evaluation is wrong.
-func (s *slow) end() error {
+// failure returns the error of the context if it ended before the evaluation got its turn. Then the
+// result of the evaluation is wrong.
+func (s *slow) failure() error {
 	if s == nil {
 		return nil
 	}
-	if s.held {
+	return s.err
+}
+
+// end ends the turn. Without a turn, it does nothing.
+func (s *slow) end() {
+	if s != nil && s.held {
 		s.turns.Release()
 		s.held = false
 	}
-	return s.err
 }

@@ -27,6 +27,12 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 		read.Segments = append(read.Segments, newSegment(100+i, i, 100, onlyControl))
 		read.Segments[i].Constraints = []entity.Constraint{{Property: "x", Operator: "NEQ", Value: `"c"`}}
 	}
+	wide := newFlag(5, newSegment(5, 0, 100, onlyControl), newSegment(6, 1, 100, onlyControl))
+	for i := range wide.Segments {
+		wide.Segments[i].Constraints = []entity.Constraint{{Property: "x", Operator: "NEQ", Value: `"c"` + strings.Repeat(`) AND ({x} != "c"`, 400)}}
+	}
+	disabled := read
+	disabled.ID, disabled.Key, disabled.Enabled = 6, "flag-6", false
 	quick := map[string]any{"x": "aab", "q": "b"}
 	long := map[string]any{"x": strings.Repeat("a", 9000) + "b", "q": strings.Repeat("a?", 100) + "b"}
 
@@ -47,7 +53,7 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 				t.Error("the turn has not ended when the result may be sent to a slow client")
 			}
 		}
-		f := setup(t, plain, stored, given, read)
+		f := setup(t, plain, stored, given, read, wide, disabled)
 		service := eval.NewService(f, f, eval.Options{Turns: turns})
 		ways := map[string]func(ctx context.Context, id int64, c map[string]any) error{
 			"single": func(ctx context.Context, id int64, c map[string]any) error {
@@ -64,18 +70,21 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 			},
 		}
 		for name, evaluate := range ways {
-			for id := range int64(4) {
+			for id := range int64(6) {
 				if err := evaluate(t.Context(), id+1, long); err != nil {
 					t.Errorf("%s: flag %d: %v", name, id+1, err)
 				}
 			}
 			take()
-			for id := range int64(4) {
+			for id := range int64(6) {
 				if err := evaluate(t.Context(), id+1, quick); err != nil {
 					t.Errorf("%s: flag %d: %v", name, id+1, err)
 				}
 			}
-			for _, id := range []int64{2, 3, 4} {
+			if err := evaluate(t.Context(), 6, long); err != nil {
+				t.Errorf("%s: a disabled flag: %v", name, err)
+			}
+			for _, id := range []int64{2, 3, 4, 5} {
 				f.recorded = nil
 				ctx, leave := context.WithCancel(t.Context())
 				ended := make(chan error, 2)
@@ -99,4 +108,27 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 			release()
 		}
 	})
+}
+
+// TestAPanicEndsTheTurn has a server that goes on, as net/http does after a panic.
+func TestAPanicEndsTheTurn(t *testing.T) {
+	t.Parallel()
+	many := newFlag(1)
+	for i := range uint(1000) {
+		many.Segments = append(many.Segments, newSegment(100+i, i, 100, onlyControl))
+	}
+	f, turns := setup(t, many), budget.NewTurns(1)
+	service := eval.NewService(f, f, eval.Options{Turns: turns, Random: func() int32 {
+		if len(turns) != 1 {
+			t.Error("the evaluation has no turn")
+		}
+		panic("broken")
+	}})
+	defer func() {
+		if recover() == nil || len(turns) != 0 {
+			t.Error("the turn has not ended")
+		}
+	}()
+	_, err := service.Evaluate(t.Context(), eval.Request{FlagID: 1, EntityContext: map[string]any{"x": strings.Repeat("a", 9000)}})
+	t.Error(err)
 }

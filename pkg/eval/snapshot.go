@@ -63,7 +63,7 @@ type flag struct {
 	patterns int
 	// matches reports whether it compares with patterns, or with what a context has as patterns.
 	matches bool
-	// parts is the number of its segments and constraints.
+	// parts is the number of its segments and of the operators in its constraints.
 	parts int
 	// answerBytes is the approximate maximum length of the part of an evalResult that depends only
 	// on the flag.
@@ -240,8 +240,11 @@ func compileFlag(of *entity.Flag, p patterns, known knownConditions) *flag {
 	for i := range f.segments {
 		s := &f.segments[i]
 		s.static = i == 0 && len(s.conditions) == 0 && !s.byBucket
-		f.parts += 1 + len(s.conditions)
-		f.matches = f.matches || slices.ContainsFunc(s.conditions, func(c condition) bool { return c.matches })
+		f.parts++
+		for j := range s.conditions {
+			f.parts += s.conditions[j].operators
+			f.matches = f.matches || s.conditions[j].matches
+		}
 		for j := range s.shares {
 			given := &s.shares[j]
 			given.segment, given.index = s, len(f.given)
