@@ -167,7 +167,9 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 	}
 	h.counts.bulkFlags.Add(uint64(len(flags)))
 	if err := h.writeFlags(r.Context(), m, &request, flags, end); err != nil {
-		return // the client disconnected
+		b.turn.End()
+		h.writeProblem(rw, nil, disconnected()) // a client that only closed its side reads it
+		return
 	}
 	b.turn.End()
 	held.Keep(len(m.answer))

@@ -226,7 +226,8 @@ func TestTenThousandFlags(t *testing.T) {
 }
 
 // TestManyFlagsTakeTurns checks that the evaluation of many flags, or for many values, waits for a
-// turn, and that of one or few flags does not.
+// turn, and that of one or few flags does not. A client that only closed its side of the connection
+// gets no empty 200.
 func TestManyFlagsTakeTurns(t *testing.T) {
 	t.Parallel()
 	turns := budget.NewTurns(1)
@@ -241,13 +242,17 @@ func TestManyFlagsTakeTurns(t *testing.T) {
 	values := `{"context":{"targetingKey":"u","a":[` + strings.Repeat("1,", 1999) + `1]}}`
 	for _, c := range []struct {
 		h            http.Handler
+		ctx          context.Context
 		target, body string
 		want         int
-	}{{many, flagsPath, small, 499}, {many, flagPath + "flag-00001", small, 200}, {few, flagsPath, small, 200}, {few, flagsPath, values, 499}, {few, flagPath + "flag-00001", values, 499}} {
+	}{
+		{many, gone, flagsPath, small, 499}, {many, gone, flagPath + "flag-00001", small, 200}, {few, gone, flagsPath, small, 499},
+		{few, t.Context(), flagsPath, small, 200}, {few, gone, flagsPath, values, 499}, {few, gone, flagPath + "flag-00001", values, 499},
+	} {
 		rw := httptest.NewRecorder()
-		c.h.ServeHTTP(rw, httptest.NewRequestWithContext(gone, http.MethodPost, c.target, strings.NewReader(c.body)))
-		if rw.Code != c.want {
-			t.Errorf("%s: %d, want %d", c.target, rw.Code, c.want)
+		c.h.ServeHTTP(rw, httptest.NewRequestWithContext(c.ctx, http.MethodPost, c.target, strings.NewReader(c.body)))
+		if rw.Code != c.want || rw.Body.Len() == 0 {
+			t.Errorf("%s: %d %s, want %d", c.target, rw.Code, rw.Body, c.want)
 		}
 	}
 	turns.Release()
