@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/flagr-datar/flagr-datar/pkg/budget"
 	"github.com/flagr-datar/flagr-datar/pkg/config"
 	"github.com/flagr-datar/flagr-datar/pkg/datar/ingest"
 	"github.com/flagr-datar/flagr-datar/pkg/eval"
@@ -33,7 +32,7 @@ func (a *App) newService(ctx context.Context, c *config.Config, m *meters, furth
 		ExposureBatchSize: c.Exposure.BatchSize,
 		Observe:           observeAll(observers),
 		Trace:             m.tracer,
-		Turns:             budget.NewTurns(cap(a.turns)),
+		Turns:             a.turns,
 		Now:               a.now,
 	})
 }

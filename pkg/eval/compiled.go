@@ -126,7 +126,7 @@ func (s *Service) EvaluateFlags(ctx context.Context, request Request, flags []Co
 		result.scratch.share(known)
 		result.Request.FlagKey = f.flag.source.Key
 		f.flag.describe(result)
-		if err := s.decide(ctx, f.flag, result); err != nil {
+		if err := s.decide(ctx, f.flag, result, request.InTurn); err != nil {
 			return err
 		}
 		if record {

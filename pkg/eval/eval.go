@@ -43,6 +43,8 @@ type Request struct {
 	// PlainTexts promises that JSON does not escape any string of the request, as IsPlain reports.
 	// It saves another check.
 	PlainTexts bool
+	// InTurn says that the caller has one of Options.Turns, so that the evaluation takes none.
+	InTurn bool
 }
 
 // BatchRequest is a request for every named flag and every entity.
@@ -57,6 +59,8 @@ type BatchRequest struct {
 	FlagTagsOperator string
 	// PlainTexts is like Request.PlainTexts, for the strings of the batch and of its entities.
 	PlainTexts bool
+	// InTurn is like Request.InTurn.
+	InTurn bool
 	// Reserve reserves the memory of the response in a BatchEncoder with an output. It is called
 	// before the first evaluation, and its error ends the batch. It may be nil.
 	Reserve func(bytes int) error

@@ -58,7 +58,8 @@ type Options struct {
 	// Trace is called for every evaluation with the context of its request, for telemetry. It may
 	// be nil. It may keep only what Observe may keep.
 	Trace Tracer
-	// Turns schedules evaluations that take long. Nil means that they begin at once.
+	// Turns schedules evaluations that take long, unless the request has a turn. Nil means that
+	// they begin at once.
 	Turns Turns
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -113,7 +114,7 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 	*result = Result{Request: request, Timestamp: s.options.Now().UTC()}
 	f := s.snapshots.Snapshot().find(request.FlagID, request.FlagKey)
 	f.describe(result)
-	if err := s.decide(ctx, f, result); err != nil {
+	if err := s.decide(ctx, f, result, request.InTurn); err != nil {
 		return err
 	}
 	s.record(result, s.recorder)
@@ -125,8 +126,8 @@ func (s *Service) EvaluateInto(ctx context.Context, request Request, result *Res
 
 // decide evaluates a flag for the request of a result that describes the flag. The error is that of
 // ctx: then the result is wrong.
-func (s *Service) decide(ctx context.Context, f *flag, result *Result) error {
-	slow := s.turnFor(ctx, f)
+func (s *Service) decide(ctx context.Context, f *flag, result *Result, inTurn bool) error {
+	slow := s.turnFor(ctx, f, inTurn)
 	defer slow.end() // also after a panic
 	if slow != nil && f.isLong(result.Request.EntityContext) && !slow.begin() {
 		return slow.failure()
@@ -182,7 +183,7 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 	for e := range batch.Entities {
 		who := &batch.Entities[e]
 		for t := range targets {
-			if made%clockInterval == 0 {
+			if made%clockInterval == 0 || targets[t].flag.isSlow() {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -202,7 +203,7 @@ func (s *Service) EvaluateEach(ctx context.Context, batch BatchRequest, use func
 			result.Timestamp = now
 			result.Request.EntityID, result.Request.EntityType = who.EntityID, who.EntityType
 			result.Request.EntityContext = who.EntityContext
-			if err := s.decide(ctx, targets[t].flag, result); err != nil {
+			if err := s.decide(ctx, targets[t].flag, result, batch.InTurn); err != nil {
 				return err
 			}
 			s.record(result, recorder)

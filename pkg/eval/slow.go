@@ -34,11 +34,16 @@ type slow struct {
 }
 
 // turnFor returns what takes the turn of an evaluation when it needs one, or nil if it needs none.
-func (s *Service) turnFor(ctx context.Context, f *flag) *slow {
-	if s.options.Turns == nil || f == nil || f.blank != 0 || !f.matches && f.parts <= manyParts {
+func (s *Service) turnFor(ctx context.Context, f *flag, inTurn bool) *slow {
+	if s.options.Turns == nil || inTurn || !f.isSlow() {
 		return nil
 	}
 	return &slow{ctx: ctx, turns: s.options.Turns}
+}
+
+// isSlow reports whether an evaluation of the flag takes long for some contexts.
+func (f *flag) isSlow() bool {
+	return f != nil && f.blank == 0 && (f.matches || f.parts > manyParts)
 }
 
 // isLong reports whether an evaluation for a context takes long, regardless of patterns.

@@ -38,6 +38,7 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 
 	synctest.Test(t, func(t *testing.T) {
 		turns, others := budget.NewTurns(1), false // others: the test has the turn
+		inTurn := false                            // the caller has the turn
 		take := func() {
 			if err := turns.Take(t.Context()); err != nil {
 				t.Fatal(err)
@@ -57,16 +58,16 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 		service := eval.NewService(f, f, eval.Options{Turns: turns})
 		ways := map[string]func(ctx context.Context, id int64, c map[string]any) error{
 			"single": func(ctx context.Context, id int64, c map[string]any) error {
-				_, err := service.Evaluate(ctx, eval.Request{FlagID: id, EntityID: "e", EntityContext: c})
+				_, err := service.Evaluate(ctx, eval.Request{FlagID: id, EntityID: "e", EntityContext: c, InTurn: inTurn})
 				return err
 			},
 			"batch": func(ctx context.Context, id int64, c map[string]any) error {
-				batch := eval.BatchRequest{Entities: []eval.Entity{{EntityID: "e", EntityContext: c}}, FlagIDs: []int64{id}}
+				batch := eval.BatchRequest{Entities: []eval.Entity{{EntityID: "e", EntityContext: c}}, FlagIDs: []int64{id}, InTurn: inTurn}
 				return service.EvaluateEach(ctx, batch, use)
 			},
 			"flags": func(ctx context.Context, id int64, c map[string]any) error {
 				found, _ := f.snapshot.Find(fmt.Sprintf("flag-%d", id))
-				return service.EvaluateFlags(ctx, eval.Request{EntityID: "e", EntityContext: c}, []eval.CompiledFlag{found}, true, use)
+				return service.EvaluateFlags(ctx, eval.Request{EntityID: "e", EntityContext: c, InTurn: inTurn}, []eval.CompiledFlag{found}, true, use)
 			},
 		}
 		for name, evaluate := range ways {
@@ -85,7 +86,11 @@ func TestLongEvaluationsTakeTurns(t *testing.T) {
 				t.Errorf("%s: a disabled flag: %v", name, err)
 			}
 			for _, id := range []int64{2, 3, 4, 5} {
-				f.recorded = nil
+				inTurn = true
+				if err := evaluate(t.Context(), id, long); err != nil {
+					t.Errorf("%s: flag %d, in the turn of the caller: %v", name, id, err)
+				}
+				inTurn, f.recorded = false, nil
 				ctx, leave := context.WithCancel(t.Context())
 				ended := make(chan error, 2)
 				go func() { ended <- evaluate(ctx, id, long) }()

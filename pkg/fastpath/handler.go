@@ -397,6 +397,7 @@ func (h *Handler) evaluate(ctx context.Context, m *memory, text string, turn *bu
 			return "", true, err
 		}
 	}
+	request.InTurn = turn != nil
 	if err := h.evaluator.EvaluateInto(ctx, request, &m.result); err != nil {
 		return "", true, err
 	}
@@ -420,7 +421,7 @@ func (h *Handler) evaluateBatch(ctx context.Context, out io.Writer, m *memory, t
 		}
 		defer turn.End()
 	}
-	batch.Reserve = m.reserve
+	batch.Reserve, batch.InTurn = m.reserve, turn != nil
 	encoder := eval.NewBatchEncoder(m.answer[:0], turn.Writer(ctx, out))
 	err = h.evaluator.EvaluateEach(ctx, batch, encoder.Add)
 	m.answer, sent = append(encoder.Finish(), '\n'), encoder.Sent()

@@ -63,6 +63,7 @@ func (h *Handler) evaluate(r *http.Request, body *models.EvalContext) middleware
 			h.fail(r, err).WriteResponse(rw, producer)
 			return
 		}
+		request.InTurn = true
 		answer := h.evaluated(r, request)
 		request = eval.Request{} // a client may read slowly
 		turn.End()
@@ -129,7 +130,7 @@ func (h *Handler) evaluateBatch(r *http.Request, body *models.EvaluationBatchReq
 		}
 		held := budget.Hold{Memory: h.batchMemory}
 		defer held.Release()
-		request.Reserve = held.Take
+		request.Reserve, request.InTurn = held.Take, turn != nil
 		encoder := eval.NewBatchEncoder(nil, turn.Writer(r.Context(), rw))
 		err := h.eval.EvaluateEach(r.Context(), request, encoder.Add)
 		turn.End()

@@ -166,6 +166,7 @@ func (h *Handler) answerFlags(rw http.ResponseWriter, r *http.Request, m *memory
 		defer b.turn.End()
 	}
 	h.counts.bulkFlags.Add(uint64(len(flags)))
+	request.InTurn = b.turn != nil
 	if err := h.writeFlags(r.Context(), m, &request, flags, end); err != nil {
 		b.turn.End()
 		h.writeProblem(rw, nil, disconnected()) // a client that only closed its side reads it

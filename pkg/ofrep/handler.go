@@ -227,7 +227,7 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 	defer turn.End()
 	m := h.pool.Get().(*memory)
 	defer h.release(m)
-	said, held, refused := h.evaluate(r, m, key, tags, body)
+	said, held, refused := h.evaluate(r, m, key, tags, body, turn != nil)
 	if refused != nil {
 		turn.End()
 		h.writeProblem(rw, &key, refused)
@@ -254,8 +254,8 @@ func (h *Handler) serveFlag(rw http.ResponseWriter, r *http.Request, key string)
 }
 
 // evaluate evaluates the flag with a key. Before, it reserves the memory of the response.
-func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string) (_ *answer, held budget.Hold, _ *problem) {
-	request := eval.Request{FlagKey: key}
+func (h *Handler) evaluate(r *http.Request, m *memory, key string, tags []string, body string, inTurn bool) (_ *answer, held budget.Hold, _ *problem) {
+	request := eval.Request{FlagKey: key, InTurn: inTurn}
 	if refused := m.readContext(body, h.options.Inject != nil, &request); refused != nil {
 		return nil, held, refused
 	}
