@@ -797,7 +797,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	request := eval.Request{FlagID: 1, EntityID: "entity-1234567", EntityContext: benchmarkContext}
 	b.ReportAllocs()
 	for b.Loop() {
-		if evaluated(b, service, request).Reason != eval.Matched {
+		if got, err := service.Evaluate(b.Context(), request); err != nil || got.Reason != eval.Matched {
 			b.Fatal("no match")
 		}
 	}
