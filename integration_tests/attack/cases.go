@@ -249,15 +249,7 @@ func foldedPatterns(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	var segments strings.Builder
-	for i := range 3300 {
-		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":"EREG","value":"{q}"}],"distributions":[{"variantKey":"on","percent":100}]}`, comma(i))
-	}
-	f, err := t.createFlag(ctx, "patterns-of-contexts")
-	if err != nil {
-		return err
-	}
-	if err := t.define(ctx, f, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
+	if _, err := t.createLong(ctx, "patterns-of-contexts", func(int) (operator, value string) { return "EREG", "{q}" }); err != nil {
 		return err
 	}
 	large := constraintBody(`(?i)[` + strings.Repeat(`b-\x{1e942}`, 300) + `]`)
@@ -277,17 +269,8 @@ func foldedPatterns(ctx context.Context, t *target) error {
 
 // mediumTexts has 3,300 constraints for a text that is too short for a turn of its own.
 func mediumTexts(ctx context.Context, t *target) error {
-	var segments strings.Builder
-	wanted := strings.Repeat("a", 1000) + "b"
-	for i := range 3300 {
-		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":"CONTAINS","value":"\"%s\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
-			comma(i), wanted)
-	}
-	f, err := t.createFlag(ctx, "medium-texts")
-	if err != nil {
-		return err
-	}
-	if err := t.define(ctx, f, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
+	wanted := `"` + strings.Repeat("a", 1000) + `b"`
+	if _, err := t.createLong(ctx, "medium-texts", func(int) (operator, value string) { return "CONTAINS", wanted }); err != nil {
 		return err
 	}
 	text := strings.Repeat("a", 15<<10)
@@ -524,7 +507,7 @@ func manySegments(ctx context.Context, t *target) error {
 // longLists evaluates a flag whose segments all look into one property, for contexts in which it is
 // a long list.
 func longLists(ctx context.Context, t *target) error {
-	if _, err := t.createLong(ctx, "long-lists"); err != nil {
+	if _, err := t.createLong(ctx, "long-lists", lookingForTexts); err != nil {
 		return err
 	}
 	lists := []string{"[" + strings.Repeat("1,", 30_000) + "1]", "[" + strings.Repeat(`"x",`, 15_000) + `"x"]`, `"` + strings.Repeat(`\"`, 30_000) + `"`}
@@ -634,7 +617,7 @@ func debugLogs(ctx context.Context, t *target) error {
 	if err := t.define(ctx, long, `"variants":[{"key":"on"}],"segments":[`+segments.String()+"]"); err != nil {
 		return err
 	}
-	if _, err := t.createLong(ctx, "debug-many"); err != nil {
+	if _, err := t.createLong(ctx, "debug-many", lookingForTexts); err != nil {
 		return err
 	}
 	const entity = `"entityID":"1","entityContext":{"x":"y"}`
@@ -778,7 +761,7 @@ func leftExports(ctx context.Context, t *target) error {
 
 // manyTries tries a flag of many segments for one entity.
 func manyTries(ctx context.Context, t *target) error {
-	f, err := t.createLong(ctx, "long-tries")
+	f, err := t.createLong(ctx, "long-tries", lookingForTexts)
 	if err != nil {
 		return err
 	}
@@ -892,12 +875,19 @@ func (t *target) dial(ctx context.Context, send func(c net.Conn) error) net.Conn
 	return c
 }
 
-// createLong creates a flag of 3,300 segments that all look into one property.
-func (t *target) createLong(ctx context.Context, key string) (flag, error) {
+// lookingForTexts returns the operator and the value of a constraint of createLong.
+func lookingForTexts(i int) (operator, value string) {
+	return []string{"EQ", "CONTAINS"}[i%2], fmt.Sprintf(`"v%d"`, i)
+}
+
+// createLong creates a flag of 3,300 segments that all look into the property x, for what
+// constraint returns.
+func (t *target) createLong(ctx context.Context, key string, constraint func(i int) (operator, value string)) (flag, error) {
 	var segments strings.Builder
 	for i := range 3300 {
-		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":%q,"value":"\"v%d\""}],"distributions":[{"variantKey":"on","percent":100}]}`,
-			comma(i), []string{"EQ", "CONTAINS"}[i%2], i)
+		operator, value := constraint(i)
+		fmt.Fprintf(&segments, `%s{"description":"s","rolloutPercent":50,"constraints":[{"property":"x","operator":%q,"value":%q}],"distributions":[{"variantKey":"on","percent":100}]}`,
+			comma(i), operator, value)
 	}
 	f, err := t.createFlag(ctx, key)
 	if err != nil {
